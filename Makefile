@@ -1,0 +1,47 @@
+# make run    serve on http://127.0.0.1:8080 (settings: aibridge.toml or environment; README.md)
+# make test   the whole suite
+# make lint   ruff (check and format) and mypy --strict
+# Each makes .venv first and installs the pinned packages into it; only Python 3.11+ has to be there.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: run test lint coverage requirements clean
+
+run: .venv/runtime
+	exec $(BIN)/aibridge serve
+
+test: .venv/development
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m "not system"
+	$(BIN)/coverage report
+	$(BIN)/coverage report --fail-under=100 --include='aibridge/errors.py,aibridge/records.py,aibridge/settings.py,aibridge/sockets.py,aibridge/protocols/*,aibridge/upstream/*,aibridge/interception/*'
+	$(BIN)/python -m pytest -m system
+
+lint: .venv/development
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/runtime: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aibridge needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --require-hashes -r requirements.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv/development: .venv/runtime requirements-dev.txt
+	$(PIP) --require-hashes -r requirements-dev.txt
+	touch $@
+
+# Pin anew after a change of a requirements*.in file.
+PIN := $(BIN)/pip-compile --quiet --upgrade --allow-unsafe --generate-hashes --strip-extras \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+requirements: .venv/development
+	$(PIP) pip-tools
+	$(PIN) --output-file requirements.txt requirements.in
+	$(PIN) --output-file requirements-dev.txt requirements-dev.in
+
+clean:
+	rm -rf .venv build *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache

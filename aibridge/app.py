@@ -1,0 +1,84 @@
+"""The composition root: settings in, WSGI application out. Nothing connects and no thread starts here."""
+
+from collections.abc import Callable, Sequence
+
+from flask import Blueprint, Flask
+
+from aibridge import settings as configuration
+from aibridge.interception.gateway import Gateway, Provider
+from aibridge.interception.recorder import BackgroundRecorder, Recorders
+from aibridge.interception.spool import Spool
+from aibridge.providers.anthropic import anthropic_provider
+from aibridge.providers.sandbox import sandbox_provider
+from aibridge.providers.transport import http_client
+from aibridge.records import Recorder
+from aibridge.settings import Settings
+from aibridge.storage.database import Database
+from aibridge.storage.recorder import SqlRecorder
+from aibridge.storage.tokens import Tokens
+from aibridge.telemetry.logging import log_records
+from aibridge.web.anthropic import anthropic_blueprint
+from aibridge.web.errors import register_error_handlers
+from aibridge.web.health import health_blueprint
+from aibridge.web.sandbox import sandbox_blueprint
+
+EXTENSION = "aibridge"
+
+BLUEPRINTS: dict[str, Callable[[Gateway, Provider], Blueprint]] = {
+    "anthropic": anthropic_blueprint,
+    "sandbox": sandbox_blueprint,
+}
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    recorder: Recorder | None = None,
+    providers: Sequence[Provider] | None = None,
+) -> Flask:
+    """The gateway as a WSGI application. Raises SettingsError if no `settings` are given and the environment's
+    are wrong. `recorder` replaces the database, `providers` those of the settings."""
+    settings = settings or Settings.load()
+    database = Database(settings.database.url)
+    durable = recorder or SqlRecorder(database)
+    gateway = Gateway(
+        settings=settings,
+        providers={provider.name: provider for provider in providers or _providers(settings)},
+        recorder=BackgroundRecorder(
+            Recorders(durable, log_records),
+            Spool(settings.recording.spool_dir),
+            content=settings.recording.content,
+        ),
+        verify_token=Tokens(database).verify,
+        problems=database.check,
+        on_close=(database.dispose,),
+    )
+    app = Flask("aibridge", static_folder=None)
+    app.extensions[EXTENSION] = gateway
+    app.register_blueprint(health_blueprint(gateway))
+    for provider in gateway.providers.values():
+        app.register_blueprint(BLUEPRINTS[provider.type](gateway, provider))
+    register_error_handlers(app, gateway)
+    return app
+
+
+def gateway_of(app: Flask) -> Gateway:
+    """The gateway inside an application that `create_app` made."""
+    gateway = app.extensions[EXTENSION]
+    assert isinstance(gateway, Gateway)
+    return gateway
+
+
+def _providers(settings: Settings) -> list[Provider]:
+    """One HTTP client serves all of them: connections and the TLS context are the process's."""
+    moment = min(1.0, settings.server.ping_interval / 4)
+    client = http_client(moment)
+
+    def build(provider: configuration.Provider) -> Provider:
+        match provider.type:
+            case "anthropic":
+                return anthropic_provider(provider, settings.upstream, client)
+            case "sandbox":
+                return sandbox_provider(provider, moment)
+
+    return [build(provider) for provider in settings.providers]

@@ -1,0 +1,124 @@
+"""The life of one interception: its start row, the time it takes, and its end, told exactly once."""
+
+import time
+from collections.abc import Callable, Sequence
+from threading import Lock
+
+import structlog
+
+from aibridge.errors import GatewayError, RecordingError, Unavailable
+from aibridge.interception.outcome import Verdict, judge
+from aibridge.interception.recorder import BackgroundRecorder
+from aibridge.protocols.interceptor import Interceptor, Observation
+from aibridge.records import InterceptionEnded, InterceptionStarted, Record, now, shortened
+from aibridge.upstream.call import Upstream, UpstreamRequest, UpstreamResponse
+
+_NOTHING = Observation((), finished=False)
+
+_log = structlog.get_logger("aibridge.interception")
+
+
+class Exchange:
+    """One interception. `arrived` is when its request came, on the same monotonic `clock`, in seconds."""
+
+    def __init__(
+        self,
+        started: InterceptionStarted,
+        recorder: BackgroundRecorder,
+        *,
+        arrived: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.id = started.id
+        self.interceptor: Interceptor | None = None
+        self._started = started
+        self._recorder = recorder
+        self._clock = clock
+        self._arrived = arrived
+        self._called: float | None = None
+        self._first_byte: float | None = None
+        self._verdict: Verdict | None = None
+        self._settling = Lock()
+
+    def begin(self) -> None:
+        """Make the start durable; raises Unavailable if it cannot be, and then there is nothing to settle."""
+        try:
+            self._recorder.begin(self._started)
+        except RecordingError as error:
+            _log.error("an interception cannot be recorded", interception_id=self.id, reason=str(error))
+            raise Unavailable("the interception cannot be recorded", retry_after=5) from None
+
+    def call(self, upstream: Upstream, request: UpstreamRequest) -> UpstreamResponse:
+        self._called = self._clock()
+        return upstream(request)
+
+    def first_byte(self) -> None:
+        """The client is about to get the first bytes of its answer."""
+        self._first_byte = self._clock()
+
+    def settle(
+        self,
+        http_status: int | None,
+        *,
+        failure: GatewayError | None = None,
+        cancelled: bool = False,
+        sent: bool = False,
+    ) -> Verdict:
+        """Observe, record and end the interception; the records are durable when this returns.
+
+        Only the first call counts, later ones get its verdict. `http_status` is what the client was or will
+        be told, `sent` whether it already was: if not, an unfinished answer still becomes an error status.
+        """
+        with self._settling:
+            if self._verdict is None:
+                self._verdict = self._settle(http_status, failure, cancelled, sent)
+            return self._verdict
+
+    @property
+    def settled(self) -> bool:
+        return self._verdict is not None
+
+    def _settle(
+        self, http_status: int | None, failure: GatewayError | None, cancelled: bool, sent: bool
+    ) -> Verdict:
+        over = self._clock()
+        verdicts: list[Verdict] = []
+
+        def make() -> Sequence[Record]:
+            observation = self._observe()
+            verdict = judge(observation, failure, cancelled=cancelled)
+            verdicts.append(verdict)
+            told = verdict.failure.status if verdict.failure and not sent else http_status
+            return (*observation.records, self._ended(verdict, told, observation.notes, over))
+
+        try:
+            self._recorder.settle(make)
+        except RecordingError as error:
+            _log.critical("an interception is not recorded", interception_id=self.id, reason=str(error))
+        return verdicts[0] if verdicts else judge(self._observe(), failure, cancelled=cancelled)
+
+    def _observe(self) -> Observation:
+        return self.interceptor.observe() if self.interceptor else _NOTHING
+
+    def _ended(
+        self, verdict: Verdict, http_status: int | None, notes: tuple[str, ...], over: float
+    ) -> InterceptionEnded:
+        called = self._called
+        return InterceptionEnded(
+            interception_id=self.id,
+            status=verdict.status,
+            ended_at=now(),
+            duration_ms=_milliseconds(over - self._arrived),
+            gateway_ms=_milliseconds((called or over) - self._arrived),
+            time_to_first_byte_ms=_milliseconds(self._first_byte - self._arrived) if self._first_byte else None,
+            http_status=http_status,
+            error_type=verdict.error_type,
+            error_message=shortened(verdict.error_message) if verdict.error_message else None,
+            rounds=1 if called else 0,
+            attempts=1 if called else 0,
+            notes=notes,
+        )
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)

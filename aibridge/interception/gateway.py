@@ -1,0 +1,88 @@
+"""The parts of a running gateway, wired: what the web layer may reach of everything below it."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from aibridge.interception.credentials import CredentialRules
+from aibridge.interception.model import Actor
+from aibridge.interception.recorder import BackgroundRecorder
+from aibridge.settings import Settings
+from aibridge.upstream.call import Headers, Upstream, UpstreamBody
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardedRequest:
+    """A request that is only passed through. `body` is read while it is sent; `length` None: unknown."""
+
+    method: str
+    path: str
+    headers: Headers = field(repr=False)
+    body: Any = field(repr=False)
+    length: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardedResponse:
+    status: int
+    headers: Headers
+    body: UpstreamBody = field(repr=False)
+
+
+class Forward(Protocol):
+    def __call__(self, request: ForwardedRequest, /) -> ForwardedResponse:
+        """Raises UpstreamError when the provider cannot be reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One configured provider. `defaults` are headers sent where the client sent none."""
+
+    name: str
+    type: str
+    upstream: Upstream
+    forward: Forward
+    credentials: CredentialRules
+    defaults: Headers = ()
+    actor_headers: tuple[tuple[str, str], ...] = ()
+
+
+VerifyToken = Callable[[str], Actor | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """Everything that outlives a request. Threads start in `start`, after the fork, and end in `close`."""
+
+    settings: Settings
+    providers: Mapping[str, Provider]
+    recorder: BackgroundRecorder
+    verify_token: VerifyToken
+    problems: Callable[[], Sequence[str]]
+    on_close: Sequence[Callable[[], None]] = ()
+    _running: threading.Event = field(default_factory=threading.Event)
+    _starting: threading.Lock = field(default_factory=threading.Lock)
+
+    def start(self) -> None:
+        """Idempotent and cheap once done, so every request may ask for it."""
+        if self._running.is_set():
+            return
+        with self._starting:
+            if not self._running.is_set():
+                self.recorder.start()
+                self._running.set()
+
+    def close(self) -> None:
+        """Write what is waiting, stop the threads and drop the connections."""
+        with self._starting:
+            if self._running.is_set():
+                self._running.clear()
+                self.recorder.close()
+            for close in self.on_close:
+                close()
+
+    def unready(self) -> list[str]:
+        """Why no traffic should come here now; empty when all is well."""
+        degraded = ["records wait in the spool"] if self.recorder.degraded else []
+        return [*self.problems(), *degraded]

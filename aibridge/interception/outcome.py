@@ -1,0 +1,65 @@
+"""How an interception ended, from what went wrong and what was observed. Pure."""
+
+from dataclasses import dataclass
+
+from aibridge.errors import GatewayError, UpstreamError
+from aibridge.protocols.interceptor import Observation, ProviderError
+from aibridge.records import Status
+
+# HTTP status -> what is stored as error_type; other 5xx are server errors, the rest unknown.
+_BY_STATUS = {
+    400: "bad_request",
+    404: "bad_request",
+    413: "bad_request",
+    422: "bad_request",
+    401: "unauthorized",
+    403: "unauthorized",
+    429: "rate_limited",
+    408: "timeout",
+    529: "overloaded",
+}
+
+# The error types that providers name inside a stream, where there is no status.
+_BY_TYPE = {
+    "invalid_request_error": "bad_request",
+    "not_found_error": "bad_request",
+    "request_too_large": "bad_request",
+    "authentication_error": "unauthorized",
+    "permission_error": "unauthorized",
+    "rate_limit_error": "rate_limited",
+    "timeout_error": "timeout",
+    "overloaded_error": "overloaded",
+    "api_error": "server_error",
+    "server_error": "server_error",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`failure` is set where the gateway must tell the client itself that the answer is not whole."""
+
+    status: Status
+    error_type: str | None = None
+    error_message: str | None = None
+    failure: GatewayError | None = None
+
+
+def judge(observation: Observation, failure: GatewayError | None, *, cancelled: bool) -> Verdict:
+    """The first of these that holds: the client left, we failed, the provider said it failed, the answer is
+    not whole, all is well."""
+    if cancelled:
+        return Verdict("cancelled", "unknown", "the client closed the connection")
+    if failure is None and observation.error is not None:
+        return Verdict("failed", category(observation.error), observation.error.message)
+    if failure is None and not observation.finished:
+        failure = UpstreamError("the provider's answer ended before it was complete")
+    if failure is not None:
+        return Verdict("failed", failure.category, failure.message, failure)
+    return Verdict("completed")
+
+
+def category(error: ProviderError) -> str:
+    """What is stored as error_type for an error that the provider reported."""
+    if error.status is None:
+        return _BY_TYPE.get(error.type, "unknown")
+    return _BY_STATUS.get(error.status) or ("server_error" if 500 <= error.status < 600 else "unknown")

@@ -1,0 +1,70 @@
+"""What a protocol must offer to the gateway. Each protocol folder fills in one WireProtocol.
+
+Everything here is pure: bytes and records in, bytes and records out.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from aibridge.records import ModelThought, PromptUsage, TokenUsage, ToolUsage
+
+Observed = TokenUsage | PromptUsage | ToolUsage | ModelThought
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderError:
+    """An error that the provider reported itself, in a body or inside a stream. `status` is None in a stream."""
+
+    message: str
+    type: str = ""
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the answer told. `finished`: it reached the protocol's own end, so nothing is missing from it."""
+
+    records: tuple[Observed, ...]
+    finished: bool
+    error: ProviderError | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A client's request: the bytes that go onward and what they say."""
+
+    body: bytes
+    data: dict[str, Any]
+    model: str
+    streaming: bool
+    prompt: str | None
+    correlating_tool_call_id: str | None
+
+
+class Interceptor(Protocol):
+    """Follows one interception's answer from the first byte to the last."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take what the provider sent; return what the client gets instead (mostly the same object)."""
+
+    def observe(self) -> Observation:
+        """What has been seen so far. Costs as much as the answer is long: called once, at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireProtocol:
+    """One provider API as the gateway sees it.
+
+    `parse` raises InvalidRequest. `intercept(payload, interception_id, status, event_stream)` starts the machine
+    for an answer. `error_body(kind, message, request_id)` and `error_event(...)` are the gateway's own words
+    in the API's shape; `ping` is what keeps a silent stream alive.
+    """
+
+    name: str
+    parse: Callable[[bytes], Payload]
+    intercept: Callable[[Payload, str, int, bool], Interceptor]
+    error_body: Callable[[str, str, str | None], bytes]
+    error_event: Callable[[str, str, str | None], bytes]
+    ping: bytes

@@ -1,0 +1,61 @@
+"""Reading JSON that may hold anything: a wrong type counts as absent, nothing raises.
+
+Clients and providers add fields and change their minds; what we record must not depend on their manners.
+"""
+
+import json
+import math
+from typing import Any
+
+import orjson
+
+_LARGEST = 2**63 - 1  # what a database's 64-bit column takes
+
+
+def parse(text: bytes) -> Any:
+    """The JSON value. orjson first; the standard library for what only it accepts: integers of any size, NaN
+    and lone surrogates (which become `?`, since no database takes them). Raises ValueError."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        try:
+            value = json.loads(text)
+            return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+
+
+def parsed_object(text: bytes) -> dict[str, Any] | None:
+    """The JSON object, or None if `text` is anything else."""
+    try:
+        value = parse(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def sequence(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def count(value: Any) -> int:
+    """A number of tokens: never negative, never more than a database holds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        return 0
+    return int(min(max(value, 0), _LARGEST))
+
+
+def dumped(value: Any) -> str:
+    """JSON text of a parsed value."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # an integer over 64 bits
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,129 @@
+"""Server-sent events: incremental decoding, encoding, and event borders in raw bytes.
+
+Follows the WHATWG HTML standard, section 9.2.6: lines end in LF, CRLF or CR; a blank line dispatches; lines
+that start with a colon are comments; one blank after the colon is dropped; several `data` lines are joined
+by LF; an event without its blank line at the end of the stream does not count.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+EVENT_LIMIT = 16 * 1024 * 1024
+
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_BOM = b"\xef\xbb\xbf"
+_FIELD = re.compile(rb"(?:\A|[\r\n])(?:\xef\xbb\xbf)?(?:event|data|id|retry)[:\r\n]")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A dispatched event; `name` is "" where the stream named none."""
+
+    name: str
+    data: bytes
+
+
+class Decoder:
+    """Bytes in pieces of any size in, whole events out.
+
+    An event over `limit` bytes is skipped up to its blank line and counted in `oversized`, so a hostile
+    stream costs at most that much memory.
+    """
+
+    def __init__(self, limit: int = EVENT_LIMIT) -> None:
+        self.oversized = 0
+        self._limit = limit
+        self._line = bytearray()  # what has come of the current line
+        self._searched = 0  # no line end before this index of it
+        self._after_cr = False  # a LF that follows belongs to that line end
+        self._at_start = True
+        self._name = ""
+        self._data: list[bytes] = []
+        self._size = 0  # of the event's data so far
+        self._skipping = False
+
+    def feed(self, chunk: bytes) -> Iterator[Event]:
+        for line in self._lines(chunk):
+            event = self._take(line)
+            if event is not None:
+                yield event
+
+    def _lines(self, chunk: bytes) -> list[bytes]:
+        if not chunk:
+            return []
+        buffer = self._line
+        buffer += chunk.removeprefix(b"\n") if self._after_cr else chunk
+        self._after_cr = chunk.endswith(b"\r")
+        lines, start = [], 0
+        for first, end in [match.span() for match in _LINE_END.finditer(buffer, self._searched)]:
+            lines.append(bytes(buffer[start:first]))
+            start = end
+        del buffer[:start]
+        if len(buffer) > self._limit:
+            self._skipping = True
+            buffer[:] = b":"  # whatever else comes of this line is as good as a comment
+        self._searched = len(buffer)
+        return lines
+
+    def _take(self, line: bytes) -> Event | None:
+        if self._at_start:
+            line = line.removeprefix(_BOM)
+            self._at_start = False
+        if not line:
+            return self._dispatch()
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            self._size += len(value)
+            if self._size > self._limit:
+                self._skipping = True
+                self._data.clear()
+            else:
+                self._data.append(value.removeprefix(b" "))
+        elif field == b"event":
+            self._name = value.removeprefix(b" ").decode("utf-8", "replace")
+        return None
+
+    def _dispatch(self) -> Event | None:
+        name, data, skipping = self._name, self._data, self._skipping
+        self._forget()
+        if skipping:
+            self.oversized += 1
+            return None
+        return Event(name, b"\n".join(data)) if data else None
+
+    def _forget(self) -> None:
+        self._name = ""
+        self._data = []
+        self._size = 0
+        self._skipping = False
+
+
+def encode(name: str, data: bytes) -> bytes:
+    """One event on the wire. `data` is a single line; without a name there is no `event` line."""
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), data) if name else b"data: %b\n\n" % data
+
+
+def has_event(start: bytes) -> bool:
+    """Whether these first bytes of a stream hold more than comments, blank lines and garbage."""
+    return _FIELD.search(start) is not None
+
+
+class Border:
+    """Knows whether the bytes sent so far end between two events, by looking at their last three only."""
+
+    def __init__(self) -> None:
+        self._tail = b"\n\n"
+
+    def sent(self, chunk: bytes) -> None:
+        self._tail = chunk[-3:] if len(chunk) >= 3 else (self._tail + chunk)[-3:]
+
+    @property
+    def reached(self) -> bool:
+        return self._tail.endswith((b"\n\n", b"\n\r\n", b"\r\r", b"\r\r\n"))
+
+    def closing(self) -> bytes:
+        """What must be sent to end a half-sent event."""
+        if self.reached:
+            return b""
+        return b"\n" if self._tail.endswith(b"\n") else b"\n\n"

@@ -1,0 +1,330 @@
+"""Connections to providers: HTTP/1.1 over pooled sockets, under the vendor SDKs' HTTP client.
+
+It differs from the SDKs' stock transport in what a gateway needs: a body yields IDLE in every silent moment
+(so that pings can be sent and a departed client noticed), waiting for the head asks the same of the caller,
+no connection limit makes a stream wait, and framing is parsed in C (llhttp through httptools).
+
+States of a connection: idle in the pool -> sending -> waiting for the head -> in the body -> idle again if
+the message ended and both sides keep it alive, else closed. A request is sent again, once, only if a
+connection taken from the pool broke while it was being sent: then the provider cannot have seen all of it.
+"""
+
+import base64
+import socket
+import ssl
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httptools
+import httpx2
+
+from aibridge.errors import ClientGone, UpstreamError, UpstreamTimeout
+from aibridge.sockets import readable
+from aibridge.upstream.call import IDLE
+
+RECEIVE_SIZE = 65536
+HEAD_LIMIT = 256 * 1024
+IDLE_SECONDS = 60.0  # how long an unused connection is kept
+IDLE_CONNECTIONS = 256  # per origin
+
+# Where a request tells the transport whether its answer is still wanted: a `Callable[[], bool]`.
+ABANDONED = "aibridge.abandoned"
+
+Origin = tuple[str, str, int]
+
+
+class _Message:
+    """What llhttp told of one response; the names of the methods are httptools'."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.pieces: list[bytes] = []
+        self.has_head = False
+        self.complete = False
+        self.keep_alive = False
+        self.until_close = False
+        self._parser = httptools.HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> None:
+        """Raises UpstreamError when this is no HTTP."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            if not self.complete:
+                raise UpstreamError("the provider's answer is not valid HTTP") from error
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.complete:
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        if self.complete:
+            return
+        self.status = self._parser.get_status_code()
+        self.has_head = self.status >= 200
+        framed = {b"content-length", b"transfer-encoding"}
+        self.until_close = not any(name in framed for name, _ in self.headers)
+
+    def on_body(self, body: bytes) -> None:
+        if not self.complete:
+            self.pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        if self.has_head:
+            # llhttp forgets this once the callback returns.
+            self.keep_alive = self._parser.should_keep_alive() and not self.until_close
+            self.complete = True
+        else:
+            self.headers.clear()  # an interim response (1xx); the real one follows
+
+
+@dataclass(slots=True)
+class _Connection:
+    """A connected socket. `moment` is how long one wait may take before the caller is heard again."""
+
+    sock: socket.socket
+    moment: float
+    used: float = 0.0
+
+    def receive(self) -> bytes | None:
+        """The next bytes, b"" at the end, None if a moment passed without any."""
+        try:
+            return self.sock.recv(RECEIVE_SIZE)
+        except TimeoutError:
+            return None
+
+    def send(self, data: bytes, timeout: float) -> None:
+        self.sock.settimeout(timeout)
+        self.sock.sendall(data)
+        self.sock.settimeout(self.moment)
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+class Body(httpx2.SyncByteStream):
+    """A response body. Raises UpstreamError when it is cut, UpstreamTimeout after `silence` seconds."""
+
+    def __init__(
+        self,
+        connection: _Connection,
+        message: _Message,
+        silence: float,
+        release: Callable[[_Connection, bool], None],
+    ) -> None:
+        self._connection = connection
+        self._message = message
+        self._silence = silence
+        self._release = release
+        self._released = threading.Lock()
+
+    def __iter__(self) -> Iterator[bytes]:
+        message = self._message
+        heard = time.monotonic()
+        while True:
+            pieces, message.pieces = message.pieces, []
+            if pieces:
+                yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            if message.complete:
+                self.close()
+                return
+            data = self._receive()
+            if data is None:
+                if time.monotonic() - heard > self._silence:
+                    self.close()
+                    raise UpstreamTimeout("the provider was silent for too long")
+                yield IDLE
+            elif data:
+                heard = time.monotonic()
+                message.feed(data)
+            elif message.until_close:
+                message.complete = True
+            else:
+                self.close()
+                raise UpstreamError("the provider closed the connection in the middle of its answer")
+
+    def close(self) -> None:
+        if self._released.acquire(blocking=False):
+            self._release(self._connection, self._message.complete and self._message.keep_alive)
+
+    def _receive(self) -> bytes | None:
+        try:
+            return self._connection.receive()
+        except OSError as error:
+            self.close()
+            raise UpstreamError(f"the connection to the provider broke: {_reason(error)}") from error
+
+
+class Transport(httpx2.BaseTransport):
+    """An httpx2 transport; `moment` is the longest time in seconds between two signs of life to the caller."""
+
+    def __init__(self, moment: float, tls: ssl.SSLContext | None = None) -> None:
+        self._moment = moment
+        self._tls = tls
+        self._idle: dict[Origin, deque[_Connection]] = defaultdict(deque)
+        self._proxies = getproxies()
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Raises httpx2's exceptions for what fails before the head, as the SDKs expect, and ClientGone."""
+        url = request.url
+        origin: Origin = (url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80))
+        timeouts = request.extensions["timeout"]
+        proxy = self._proxy(origin)
+        wire = _serialised(request, absolute=proxy is not None and url.scheme == "http")
+        connection = self._sent(origin, proxy, wire, timeouts["connect"], timeouts["read"])
+        message = _Message()
+        try:
+            abandoned = request.extensions.get(ABANDONED, _never)
+            self._await_head(connection, message, timeouts["read"], abandoned)
+        except OSError as error:
+            connection.close()
+            raise httpx2.ReadError(_reason(error)) from error
+        except BaseException:
+            connection.close()
+            raise
+        body = Body(connection, message, timeouts["read"], lambda conn, keep: self._put(origin, conn, keep))
+        return httpx2.Response(message.status, headers=message.headers, stream=body)
+
+    def close(self) -> None:
+        for idle in self._idle.values():
+            while idle:
+                idle.pop().close()
+
+    def _sent(
+        self, origin: Origin, proxy: SplitResult | None, wire: bytes, connect_timeout: float, timeout: float
+    ) -> _Connection:
+        """A connection that has taken the whole request."""
+        pooled = self._take(origin)
+        if pooled is not None:
+            try:
+                pooled.send(wire, timeout)
+                return pooled
+            except OSError:
+                pooled.close()
+        try:
+            connection = self._connect(origin, proxy, connect_timeout)
+        except TimeoutError as error:
+            raise httpx2.ConnectTimeout("no connection in time") from error
+        except OSError as error:
+            raise httpx2.ConnectError(_reason(error)) from error
+        try:
+            connection.send(wire, timeout)
+        except OSError as error:
+            connection.close()
+            raise httpx2.WriteError(_reason(error)) from error
+        return connection
+
+    def _await_head(
+        self, connection: _Connection, message: _Message, timeout: float, abandoned: Callable[[], bool]
+    ) -> None:
+        asked, received = time.monotonic(), 0
+        while not message.has_head:
+            data = connection.receive()
+            if data is None:
+                if abandoned():
+                    raise ClientGone
+                if time.monotonic() - asked > timeout:
+                    raise httpx2.ReadTimeout("no answer in time")
+            elif not data:
+                raise httpx2.RemoteProtocolError("the connection was closed before an answer")
+            else:
+                received += len(data)
+                message.feed(data)
+                if received > HEAD_LIMIT and not message.has_head:
+                    raise httpx2.RemoteProtocolError("the head of the answer is too large")
+
+    def _take(self, origin: Origin) -> _Connection | None:
+        idle = self._idle[origin]
+        while True:
+            try:
+                connection = idle.pop()
+            except IndexError:
+                return None
+            if time.monotonic() - connection.used < IDLE_SECONDS and not readable(connection.sock):
+                return connection
+            connection.close()
+
+    def _put(self, origin: Origin, connection: _Connection, keep: bool) -> None:
+        idle = self._idle[origin]
+        if keep and len(idle) < IDLE_CONNECTIONS:
+            connection.used = time.monotonic()
+            idle.append(connection)
+        else:
+            connection.close()
+
+    def _connect(self, origin: Origin, proxy: SplitResult | None, timeout: float) -> _Connection:
+        scheme, host, port = origin
+        address = (host, port) if proxy is None else (proxy.hostname or "", proxy.port or 80)
+        sock = socket.create_connection(address, timeout)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if proxy is not None and scheme == "https":
+                _tunnel(sock, host, port, proxy)
+            if scheme == "https":
+                sock = self._tls_context().wrap_socket(sock, server_hostname=host)
+            sock.settimeout(self._moment)
+        except BaseException:
+            sock.close()
+            raise
+        return _Connection(sock, self._moment)
+
+    def _tls_context(self) -> ssl.SSLContext:
+        # Made on first use: it costs 20 ms and reads the trust store of the machine.
+        if self._tls is None:
+            self._tls = httpx2.create_ssl_context()
+        return self._tls
+
+    def _proxy(self, origin: Origin) -> SplitResult | None:
+        """The environment's proxy (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY) for an origin."""
+        scheme, host, port = origin
+        address = self._proxies.get(scheme) or self._proxies.get("all")
+        if not address or proxy_bypass(f"{host}:{port}"):
+            return None
+        return urlsplit(address if "://" in address else f"http://{address}")
+
+
+def _serialised(request: httpx2.Request, *, absolute: bool) -> bytes:
+    target = str(request.url).encode("ascii") if absolute else request.url.raw_path
+    parts = [request.method.encode("ascii"), b" ", target, b" HTTP/1.1\r\n"]
+    for name, value in request.headers.raw:
+        parts += (name, b": ", value, b"\r\n")
+    return b"".join((*parts, b"\r\n", request.content))
+
+
+def _tunnel(sock: socket.socket, host: str, port: int, proxy: SplitResult) -> None:
+    """CONNECT (RFC 9110, section 9.3.6). Raises OSError if the proxy refuses."""
+    lines = [f"CONNECT {host}:{port} HTTP/1.1", f"Host: {host}:{port}"]
+    if proxy.username:
+        user = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}".encode()
+        lines.append(f"Proxy-Authorization: Basic {base64.b64encode(user).decode()}")
+    sock.sendall("\r\n".join((*lines, "", "")).encode("latin-1"))
+    head = b""
+    while b"\r\n\r\n" not in head:
+        piece = sock.recv(4096)
+        if not piece or len(head) > HEAD_LIMIT:
+            raise OSError("the proxy closed the connection")
+        head += piece
+    status = head.split(b"\r\n", 1)[0].split(b" ")
+    if len(status) < 2 or not status[1].startswith(b"2"):
+        raise OSError(f"the proxy refused: {b' '.join(status[1:]).decode('latin-1')}")
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__
+
+
+def _never() -> bool:
+    return False
+
+
+def http_client(moment: float) -> httpx2.Client:
+    """The one client of the process, for every SDK. What is sent is complete, so nothing of the environment
+    (.netrc, default headers) is added to it."""
+    return httpx2.Client(transport=Transport(moment), trust_env=False, follow_redirects=False)

@@ -1,0 +1,68 @@
+"""gunicorn's configuration, from our settings. ../../gunicorn.conf.py and `aibridge serve` both use it."""
+
+# ruff: noqa: E402  the patching comes first
+from aibridge.serving.patching import patch_if_wanted
+
+patch_if_wanted()
+
+import sys
+from typing import Any
+
+from aibridge.app import gateway_of
+from aibridge.settings import Settings, SettingsError
+from aibridge.storage.database import Database
+from aibridge.telemetry.logging import configure_logging
+from aibridge.web.received import RAW_HEADERS
+
+try:
+    _settings = Settings.load()
+except SettingsError as error:
+    sys.stderr.write(f"{error}\n")
+    sys.exit(2)
+
+_server = _settings.server
+_host = f"[{_server.host}]" if ":" in _server.host else _server.host
+
+bind = f"{_host}:{_server.port}"
+workers = _server.workers
+threads = _server.threads
+worker_class = _server.worker_class
+worker_connections = 10_000
+backlog = 2048
+keepalive = 75  # above the idle time of nginx and of the SDKs, which would otherwise meet closed connections
+timeout = 120  # a heartbeat, not a limit on requests
+graceful_timeout = int(_server.drain_timeout)
+limit_request_line = 8190
+control_socket_disable = True
+loglevel = "warning"
+# Names with underscores arrive too (Codex has sent session_id); `pre_request` takes care of them.
+header_map = "dangerous"
+
+
+def pre_request(worker: Any, req: Any) -> None:
+    """Keep the header lines as they came, and names with underscores out of the environ, where `x_api_key`
+    would be taken for `x-api-key`."""
+    lines = tuple((name.lower(), value) for name, value in req.headers)
+    if req.body is not None:
+        setattr(req.body, RAW_HEADERS, lines)
+    req.headers = [(name, value) for name, value in req.headers if "_" not in name]
+
+
+def on_starting(server: Any) -> None:
+    """Once, before the workers: bring the database to the schema of this version."""
+    configure_logging()
+    for name in _settings.without_effect():
+        server.log.warning("the setting %s has no effect in this version", name)
+    Database(_settings.database.url).upgrade()
+
+
+def post_worker_init(worker: Any) -> None:
+    configure_logging()
+    gateway_of(worker.app.callable).start()
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Also called for a worker that never came up."""
+    app = getattr(worker.app, "callable", None)
+    if app is not None:
+        gateway_of(app).close()

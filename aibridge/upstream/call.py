@@ -1,0 +1,63 @@
+"""One call to a provider, as everything between the front door and the SDKs sees it.
+
+An `Upstream` is a function; policies (key pool, retry, breaker, translation) are functions around it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+# What a body yields when a moment has passed without a byte, so that whoever reads it can send a ping or
+# notice that the client has gone. It is never part of an answer: feeding it on changes nothing.
+IDLE = b""
+
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """What to send. `headers` hold the authentication, so they stay out of every repr.
+
+    `path` is below the provider's base URL and carries the client's query string. `abandoned` tells whether
+    the answer is still wanted; it is asked about once a moment while the provider is silent.
+    """
+
+    path: str
+    headers: Headers = field(repr=False)
+    body: bytes = field(repr=False)
+    model: str = ""
+    streaming: bool = False
+    abandoned: Callable[[], bool] = field(default=lambda: False, repr=False)
+
+
+class UpstreamBody(Protocol):
+    """Bytes as they arrive, IDLE in every silent moment.
+
+    Iterating raises UpstreamError when the provider dies and UpstreamTimeout when it is silent for too long.
+    """
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def close(self) -> None:
+        """Release the connection; closes it if the answer has not been read to its end. Idempotent."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamResponse:
+    """The provider's answer once its status and headers are known; header names are in lower case."""
+
+    status: int
+    headers: Headers
+    body: UpstreamBody = field(repr=False)
+
+    def header(self, name: str) -> str:
+        return next((value for key, value in self.headers if key == name), "")
+
+    @property
+    def is_event_stream(self) -> bool:
+        return self.header("content-type").partition(";")[0].strip().lower() == "text/event-stream"
+
+
+class Upstream(Protocol):
+    def __call__(self, request: UpstreamRequest, /) -> UpstreamResponse:
+        """Answers of any status are returned. Raises UpstreamError, UpstreamTimeout, or ClientGone."""

@@ -1,0 +1,229 @@
+"""The front door of every bridged route: admit, identify, record the start, call the provider, answer."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import structlog
+from flask import Request, Response, request
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from aibridge.errors import (
+    ClientGone,
+    GatewayError,
+    InternalError,
+    InvalidRequest,
+    RequestTooLarge,
+    Unavailable,
+    UpstreamError,
+)
+from aibridge.interception.credentials import resolve
+from aibridge.interception.exchange import Exchange
+from aibridge.interception.gateway import Gateway, Provider
+from aibridge.interception.headers import returned_headers, upstream_headers
+from aibridge.interception.identify import identify_client
+from aibridge.interception.loop import intercept
+from aibridge.interception.model import Actor, Credential
+from aibridge.protocols.interceptor import Payload, WireProtocol
+from aibridge.protocols.relay import Opaque
+from aibridge.records import InterceptionStarted, new_id, now
+from aibridge.settings import MIB
+from aibridge.upstream.call import IDLE, Headers, UpstreamRequest, UpstreamResponse
+from aibridge.web.auth import authenticate, private_headers
+from aibridge.web.client_watch import client_watch
+from aibridge.web.errors import INTERCEPTION_ID, error_response
+from aibridge.web.received import received_headers
+from aibridge.web.stream import AnswerStream, opening
+
+LARGEST_BODY = 128 * MIB  # of an answer that has to be held until it is whole
+LONGEST_NAME = 256  # of what clients call a model or themselves
+
+SSE_HEADERS: Headers = (
+    ("Content-Type", "text/event-stream; charset=utf-8"),
+    ("Cache-Control", "no-cache"),
+    ("X-Accel-Buffering", "no"),
+)
+
+_log = structlog.get_logger("aibridge.front")
+
+_UNREADABLE = Payload(b"", {}, model="", streaming=False, prompt=None, correlating_tool_call_id=None)
+
+
+def bridged(gateway: Gateway, provider: Provider, protocol: WireProtocol, path: str) -> Callable[[], Response]:
+    """The view of one bridged route; `path` is the route below the provider's name and its base URL."""
+
+    def view() -> Response:
+        arrived = time.monotonic()
+        gateway.start()
+        try:
+            visit = _Visit(gateway, provider, protocol, path, request)
+            return visit.answer(arrived)
+        except GatewayError as error:
+            return error_response(protocol, error)
+
+    return view
+
+
+class _Visit:
+    """One request on its way through the house. Raises GatewayError only before its interception began."""
+
+    def __init__(
+        self, gateway: Gateway, provider: Provider, protocol: WireProtocol, path: str, request: Request
+    ) -> None:
+        self._gateway = gateway
+        self._provider = provider
+        self._protocol = protocol
+        self._path = path
+        self._request = request
+        self._gone = client_watch(request.environ)
+
+    def answer(self, arrived: float) -> Response:
+        actor, credential, received = self._identified()
+        payload, refusal = self._payload()
+        exchange = Exchange(
+            self._started(actor, credential, received, payload), self._gateway.recorder, arrived=arrived
+        )
+        try:
+            exchange.begin()
+        except Unavailable:
+            if refusal is None:
+                raise
+            raise refusal from None
+        if refusal is not None:
+            return self._failed(exchange, refusal)
+        try:
+            response = exchange.call(
+                self._provider.upstream, self._upstream_request(actor, credential, received, payload)
+            )
+            return self._answered(exchange, response, payload)
+        except ClientGone:
+            exchange.settle(None, cancelled=True)
+            return Response(status=499)
+        except GatewayError as error:
+            return self._failed(exchange, error)
+        except Exception:
+            _log.exception("a bug of the gateway", interception_id=exchange.id)
+            return self._failed(exchange, InternalError("the gateway failed"))
+
+    def _identified(self) -> tuple[Actor, Credential, Headers]:
+        auth = self._gateway.settings.auth
+        try:
+            actor, received = authenticate(
+                received_headers(self._request.environ), auth, self._gateway.verify_token
+            )
+            return actor, resolve(received, self._provider.credentials, allow_byok=auth.allow_byok), received
+        except GatewayError:
+            if self._declared_too_large():
+                raise self._too_large() from None
+            raise
+
+    def _payload(self) -> tuple[Payload, GatewayError | None]:
+        """What was asked, or why it cannot be read; both are recorded."""
+        try:
+            return self._protocol.parse(self._body()), None
+        except (InvalidRequest, RequestTooLarge) as error:
+            return _UNREADABLE, error
+
+    def _body(self) -> bytes:
+        if self._declared_too_large():
+            raise self._too_large()
+        self._request.max_content_length = self._gateway.settings.server.body_limit
+        try:
+            return self._request.get_data(cache=False)
+        except RequestEntityTooLarge:
+            raise self._too_large() from None
+
+    def _declared_too_large(self) -> bool:
+        return (self._request.content_length or 0) > self._gateway.settings.server.body_limit
+
+    def _too_large(self) -> RequestTooLarge:
+        limit = self._gateway.settings.server.body_limit
+        shown = f"{limit // MIB} MiB" if limit >= MIB else f"{limit} bytes"
+        return RequestTooLarge(f"the request body is larger than {shown}")
+
+    def _started(
+        self, actor: Actor, credential: Credential, received: Headers, payload: Payload
+    ) -> InterceptionStarted:
+        headers = dict(reversed(received))
+        client = identify_client(headers, payload.data)
+        return InterceptionStarted(
+            id=new_id(),
+            initiator_id=actor.id,
+            provider=self._provider.type,
+            provider_name=self._provider.name,
+            model=payload.model[:LONGEST_NAME],
+            route=self._path,
+            streaming=payload.streaming,
+            started_at=now(),
+            client=client.name,
+            client_session_id=client.session_id,
+            correlating_tool_call_id=payload.correlating_tool_call_id,
+            credential_kind=credential.kind,
+            credential_hint=credential.hint,
+            user_agent=headers.get("user-agent", "")[:LONGEST_NAME],
+            api_key_id=actor.api_key_id,
+            metadata={**actor.metadata, **client.markers},
+        )
+
+    def _upstream_request(
+        self, actor: Actor, credential: Credential, received: Headers, payload: Payload
+    ) -> UpstreamRequest:
+        query = self._request.query_string.decode("latin-1")
+        return UpstreamRequest(
+            path=f"{self._path}?{query}" if query else self._path,
+            headers=upstream_headers(
+                received,
+                credential,
+                defaults=self._provider.defaults,
+                actor=actor,
+                actor_headers=self._provider.actor_headers,
+                private=private_headers(self._gateway.settings.auth),
+            ),
+            body=payload.body,
+            model=payload.model,
+            streaming=payload.streaming,
+            abandoned=self._gone,
+        )
+
+    def _answered(self, exchange: Exchange, response: UpstreamResponse, payload: Payload) -> Response:
+        streamed = response.is_event_stream and response.status < 400
+        if response.header("content-encoding") not in ("", "identity"):
+            exchange.interceptor = Opaque()
+        else:
+            exchange.interceptor = self._protocol.intercept(payload, exchange.id, response.status, streamed)
+        chunks = intercept(response, exchange.interceptor)
+        answer = self._streamed if streamed else self._whole
+        return answer(exchange, response, chunks)
+
+    def _streamed(self, exchange: Exchange, response: UpstreamResponse, chunks: Iterator[bytes]) -> Response:
+        patience = self._gateway.settings.server.ping_interval
+        first = opening(chunks, self._gone, patience)
+        exchange.first_byte()
+        stream = AnswerStream(exchange, first, chunks, self._protocol, gone=self._gone, ping_interval=patience)
+        kept = [pair for pair in returned_headers(response.headers) if pair[0] != "content-type"]
+        headers = [*SSE_HEADERS, *kept, (INTERCEPTION_ID, exchange.id)]
+        return Response(stream, response.status, headers, direct_passthrough=True)
+
+    def _whole(self, exchange: Exchange, response: UpstreamResponse, chunks: Iterator[bytes]) -> Response:
+        body = b"".join(_bounded(chunks, self._gone))
+        exchange.first_byte()
+        verdict = exchange.settle(response.status)
+        if verdict.failure is not None:
+            return error_response(self._protocol, verdict.failure, exchange.id)
+        headers = [*returned_headers(response.headers), (INTERCEPTION_ID, exchange.id)]
+        return Response(body, response.status, headers)
+
+    def _failed(self, exchange: Exchange, error: GatewayError) -> Response:
+        exchange.settle(error.status, failure=error)
+        return error_response(self._protocol, error, exchange.id)
+
+
+def _bounded(chunks: Iterator[bytes], gone: Callable[[], bool]) -> Iterator[bytes]:
+    """The chunks of a body that is held until it is whole. Raises ClientGone and UpstreamError."""
+    size = 0
+    for chunk in chunks:
+        if chunk is IDLE and gone():
+            raise ClientGone
+        size += len(chunk)
+        if size > LARGEST_BODY:
+            raise UpstreamError("the provider's answer is too large")
+        yield chunk

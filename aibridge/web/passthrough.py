@@ -1,0 +1,76 @@
+"""Views of the routes that are forwarded without being intercepted."""
+
+from collections.abc import Callable
+
+from flask import Request, Response, request
+
+from aibridge.errors import GatewayError, NotFound
+from aibridge.interception.credentials import resolve
+from aibridge.interception.gateway import ForwardedRequest, Gateway, Provider
+from aibridge.interception.headers import upstream_headers
+from aibridge.protocols.interceptor import WireProtocol
+from aibridge.upstream.call import Headers
+from aibridge.web.auth import authenticate, private_headers
+from aibridge.web.errors import error_response
+from aibridge.web.received import climbs, received_headers, target_below
+
+
+def passed_through(gateway: Gateway, provider: Provider, shape: WireProtocol) -> Callable[..., Response]:
+    """The view of an allow-listed route; our own errors come in the shape of `shape`."""
+
+    def view(**_: str) -> Response:
+        try:
+            return _forwarded(gateway, provider, request)
+        except GatewayError as error:
+            return error_response(shape, error)
+
+    return view
+
+
+def _forwarded(gateway: Gateway, provider: Provider, request: Request) -> Response:
+    if climbs(request):
+        raise NotFound("the path must not contain dot segments")
+    answer = provider.forward(
+        ForwardedRequest(
+            method=request.method,
+            path=target_below(request, f"/{provider.name}"),
+            headers=_headers(gateway, provider, request),
+            body=request.stream,
+            length=_length(request),
+        )
+    )
+    return Response(answer.body, answer.status, list(answer.headers), direct_passthrough=True)
+
+
+def _headers(gateway: Gateway, provider: Provider, request: Request) -> Headers:
+    auth = gateway.settings.auth
+    everything = received_headers(request.environ)
+    actor, received = authenticate(everything, auth, gateway.verify_token)
+    credential = resolve(received, provider.credentials, allow_byok=auth.allow_byok)
+    defaults = tuple(pair for pair in provider.defaults if pair[0] != "content-type")
+    kept = upstream_headers(
+        received,
+        credential,
+        defaults=defaults,
+        actor=actor,
+        actor_headers=provider.actor_headers,
+        private=private_headers(auth),
+    )
+    return (*kept, *_forwarding(request, everything))
+
+
+def _forwarding(request: Request, received: Headers) -> Headers:
+    earlier = [value for name, value in received if name == "x-forwarded-for"]
+    hops = [*earlier, request.remote_addr] if request.remote_addr else []
+    told = (
+        ("x-forwarded-for", ", ".join(hops)),
+        ("x-forwarded-host", request.host),
+        ("x-forwarded-proto", request.scheme),
+    )
+    return tuple((name, value) for name, value in told if value)
+
+
+def _length(request: Request) -> int | None:
+    """Bytes of the body; None for a chunked one, whose length nobody knows yet."""
+    chunked = "chunked" in request.headers.get("Transfer-Encoding", "").lower()
+    return None if chunked else request.content_length or 0

@@ -1,0 +1,41 @@
+"""A request as it was sent: header lines one by one, and the target before anyone decoded it.
+
+WSGI folds repeated headers into one and cannot tell `session_id` from `session-id`. Under our gunicorn
+configuration the lines as they came hang on the input stream, where no client can put anything.
+"""
+
+from typing import Any
+from urllib.parse import quote
+
+from flask import Request
+
+from aibridge.upstream.call import Headers
+
+RAW_HEADERS = "aibridge_headers"
+
+
+def received_headers(environ: dict[str, Any]) -> Headers:
+    """(name in lower case, value) pairs in the order they came."""
+    raw: Headers | None = getattr(environ.get("wsgi.input"), RAW_HEADERS, None)
+    return tuple(_folded(environ)) if raw is None else raw
+
+
+def _folded(environ: dict[str, Any]) -> list[tuple[str, str]]:
+    named = [(key[5:], value) for key, value in environ.items() if key.startswith("HTTP_")]
+    named += [(key, environ[key]) for key in ("CONTENT_TYPE", "CONTENT_LENGTH") if environ.get(key)]
+    return [(name.replace("_", "-").lower(), value) for name, value in named]
+
+
+def target_below(request: Request, prefix: str) -> str:
+    """Path and query after `prefix`, percent-encoded as the client sent them."""
+    raw = str(request.environ.get("RAW_URI") or "")
+    _, found, rest = raw.partition(prefix)
+    if found:
+        return rest
+    query = request.query_string.decode("latin-1")
+    return quote(request.path.removeprefix(prefix)) + (f"?{query}" if query else "")
+
+
+def climbs(request: Request) -> bool:
+    """Whether the path has dot segments, with which it could leave the routes that are passed through."""
+    return any(segment in (".", "..") for segment in request.path.split("/"))
