@@ -63,7 +63,12 @@ class Spool:
 
     def waiting(self) -> bool:
         """Whether records of this or of a dead process wait to be replayed."""
-        return self._own is not None or any(self._abandoned())
+        if self._own is not None:
+            return True
+        found = [file for path in self._others() if (file := _locked(path))]
+        for file in found:
+            file.close()
+        return bool(found)
 
     def replay(self, write: Write) -> None:
         """Give every waiting group to `write`, in order, and forget what it took. What can never be written
@@ -71,12 +76,17 @@ class Spool:
         forgotten then."""
         with self._lock:
             if self._own is not None:
-                path, file = self._own
+                path, own = self._own
                 _replay_file(path, write)
+                path.unlink(missing_ok=True)
+                own.close()
                 self._own = None
-                _remove(path, file)
-        for path in self._abandoned():
-            _take_over(path, write)
+        for path in self._others():
+            file = _locked(path)
+            if file is not None:
+                with file:
+                    _replay_file(path, write)
+                    path.unlink(missing_ok=True)
 
     def _create(self) -> tuple[Path, BinaryIO]:
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -85,9 +95,9 @@ class Spool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return path, file
 
-    def _abandoned(self) -> list[Path]:
+    def _others(self) -> list[Path]:
         own = self._own[0] if self._own else None
-        return [path for path in sorted(self._directory.glob("*.jsonl")) if path != own and not _locked(path)]
+        return [path for path in sorted(self._directory.glob("*.jsonl")) if path != own]
 
 
 def encode(records: Sequence[Record]) -> bytes:
@@ -124,25 +134,12 @@ def _replay_line(line: bytes, write: Write, refused: Path) -> None:
             file.write(line)
 
 
-def _take_over(path: Path, write: Write) -> None:
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return  # somebody else was faster
-        _replay_file(path, write)
-        path.unlink(missing_ok=True)
-
-
-def _remove(path: Path, file: BinaryIO) -> None:
-    path.unlink(missing_ok=True)
-    file.close()
-
-
-def _locked(path: Path) -> bool:
+def _locked(path: Path) -> BinaryIO | None:
+    """The file, now ours; None while its process lives or somebody else is replaying it."""
+    file = path.open("ab")
     try:
-        with path.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return False
-    except OSError:
-        return True
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file

@@ -25,29 +25,26 @@ from aibridge.upstream.call import Headers, Upstream, UpstreamRequest, UpstreamR
 BASE_URL = "https://api.anthropic.com"
 
 
-class _Outgoing(dict[str, str]):
-    """Carries our request through the SDK's `headers` option to `_build_request`."""
-
-    def __init__(self, request: UpstreamRequest) -> None:
-        super().__init__()
-        self.request = request
+# Under this name our request travels through the SDK's `headers` option to `_build_request`.
+_REQUEST = "aibridge.request"
 
 
 class _Client(anthropic.Anthropic):
     """The SDK's client, sending exactly what an UpstreamRequest says."""
 
     def _build_request(self, options: FinalRequestOptions, *, retries_taken: int = 0) -> httpx2.Request:
-        outgoing = options.headers
-        if not isinstance(outgoing, _Outgoing):
+        headers: Any = options.headers
+        outgoing = headers.get(_REQUEST) if isinstance(headers, Mapping) else None
+        if outgoing is None:
             return super()._build_request(options, retries_taken=retries_taken)
         timeout = self.timeout
         assert isinstance(timeout, httpx2.Timeout)
         return httpx2.Request(
             "POST",
             _url(str(self.base_url).rstrip("/") + options.url),
-            headers=[(name.encode(), value.encode("latin-1")) for name, value in outgoing.request.headers],
-            content=outgoing.request.body,
-            extensions={"timeout": timeout.as_dict(), ABANDONED: outgoing.request.abandoned},
+            headers=[(name.encode(), value.encode("latin-1")) for name, value in outgoing.headers],
+            content=outgoing.body,
+            extensions={"timeout": timeout.as_dict(), ABANDONED: outgoing.abandoned},
         )
 
 
@@ -62,11 +59,12 @@ def sdk_upstream(client: anthropic.Anthropic) -> Upstream:
     def call(request: UpstreamRequest) -> UpstreamResponse:
         try:
             # With this `cast_to` the SDK hands over the response itself, unread because of `stream`.
+            options: Any = {"headers": {_REQUEST: request}}
             response: Any = client.post(
                 request.path,
                 cast_to=httpx2.Response,
                 content=request.body,
-                options={"headers": _Outgoing(request)},
+                options=options,
                 stream=True,
                 stream_cls=anthropic.Stream[object],
             )

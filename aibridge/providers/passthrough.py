@@ -36,9 +36,12 @@ class _Download:
         self._response = response
 
     def __iter__(self) -> Iterator[bytes]:
+        raw = self._response.raw
         try:
-            while chunk := self._response.raw.read1(_CHUNK, decode_content=False):
+            while chunk := raw.read1(_CHUNK, decode_content=False):
                 yield chunk
+            if raw.length_remaining:
+                raise UpstreamError("the provider's answer ended early")
         except HTTPError as error:
             raise UpstreamError(f"the provider's answer broke off: {error}") from error
 

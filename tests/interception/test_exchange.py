@@ -1,0 +1,181 @@
+"""The life of an interception, with a store in memory and a scripted provider."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aibridge.errors import RecordingError, Unavailable, UpstreamError, UpstreamTimeout
+from aibridge.interception import recorder as recorder_module
+from aibridge.interception.exchange import Exchange
+from aibridge.interception.gateway import Gateway
+from aibridge.interception.loop import intercept
+from aibridge.interception.outcome import category, judge
+from aibridge.interception.recorder import BackgroundRecorder
+from aibridge.interception.spool import Spool
+from aibridge.protocols.interceptor import Observation, ProviderError
+from aibridge.protocols.messages import MESSAGES
+from aibridge.records import InterceptionEnded, TokenUsage, shortened
+from aibridge.settings import Settings
+from aibridge.upstream.call import IDLE, UpstreamRequest
+from tests.fakes import FakeClock, FakeUpstream, MemoryRecorder
+from tests.interception.samples import started
+
+REQUEST = UpstreamRequest("/v1/messages", (("x-api-key", "sk-secret"),), b"{}")
+BODY = b'{"id":"msg_1","model":"m","content":[],"usage":{"input_tokens":3,"output_tokens":4}}'
+
+
+@pytest.fixture
+def store() -> MemoryRecorder:
+    return MemoryRecorder()
+
+
+@pytest.fixture
+def recorder(store: MemoryRecorder, tmp_path: Path) -> Iterator[BackgroundRecorder]:
+    recorder = BackgroundRecorder(store, Spool(tmp_path))
+    recorder.start()
+    yield recorder
+    recorder.close()
+
+
+def the_end(store: MemoryRecorder) -> InterceptionEnded:
+    (end,) = store.of(InterceptionEnded)
+    assert isinstance(end, InterceptionEnded)
+    return end
+
+
+def run(exchange: Exchange, upstream: FakeUpstream) -> bytes:
+    response = exchange.call(upstream, REQUEST)
+    exchange.interceptor = MESSAGES.intercept(MESSAGES.parse(b"{}"), exchange.id, response.status, False)
+    body = b"".join(intercept(response, exchange.interceptor))
+    exchange.first_byte()
+    return body
+
+
+def test_a_completed_interception_tells_its_times_and_usage(
+    store: MemoryRecorder, recorder: BackgroundRecorder
+) -> None:
+    clock = FakeClock()
+    exchange = Exchange(started(), recorder, arrived=clock(), clock=clock)
+    clock.advance(0.002)
+    exchange.begin()
+    upstream = FakeUpstream(BODY[:9], IDLE, BODY[9:])
+    assert run(exchange, upstream) == BODY
+    clock.advance(0.5)
+    assert not exchange.settled
+    assert exchange.settle(200).status == "completed"
+    assert exchange.settled
+    end = the_end(store)
+    assert (end.duration_ms, end.gateway_ms, end.time_to_first_byte_ms) == (502.0, 2.0, 2.0)
+    assert (end.status, end.http_status, end.rounds, end.attempts) == ("completed", 200, 1, 1)
+    assert len(store.of(TokenUsage)) == 1
+    assert upstream.bodies[0].closed == 1
+    assert "sk-secret" not in repr(upstream.requests)
+
+
+def test_only_the_first_settlement_counts(store: MemoryRecorder, recorder: BackgroundRecorder) -> None:
+    exchange = Exchange(started(), recorder, arrived=0)
+    exchange.begin()
+    first = exchange.settle(None, cancelled=True)
+    assert exchange.settle(502, failure=UpstreamError("late")) is first
+    end = the_end(store)
+    assert (end.status, end.http_status, end.rounds) == ("cancelled", None, 0)
+
+
+def test_an_unfinished_body_becomes_an_error_only_if_nothing_was_sent(
+    store: MemoryRecorder, recorder: BackgroundRecorder
+) -> None:
+    exchange = Exchange(started(), recorder, arrived=0)
+    exchange.begin()
+    run(exchange, FakeUpstream(b"<html>"))
+    verdict = exchange.settle(200)
+    assert verdict.failure is not None
+    assert (the_end(store).http_status, the_end(store).status) == (502, "failed")
+
+
+def test_a_start_that_cannot_be_recorded_is_503(store: MemoryRecorder, recorder: BackgroundRecorder) -> None:
+    store.down = RecordingError("down")
+    with pytest.raises(Unavailable) as refusal:
+        Exchange(started(), recorder, arrived=0).begin()
+    assert refusal.value.retry_after == 5
+
+
+def test_the_verdict_holds_even_if_nothing_takes_the_records(store: MemoryRecorder, tmp_path: Path) -> None:
+    recorder = BackgroundRecorder(store, Spool(tmp_path, limit=1))
+    recorder.start()
+    exchange = Exchange(started(), recorder, arrived=0)
+    exchange.begin()
+    store.down = RecordingError("down")
+    assert exchange.settle(502, failure=UpstreamError("gone")).status == "failed"
+    recorder.close()
+
+
+def test_the_verdict_does_not_wait_for_ever_for_a_store(
+    store: MemoryRecorder, recorder: BackgroundRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange = Exchange(started(), recorder, arrived=0)
+    exchange.begin()
+    monkeypatch.setattr(recorder_module, "COMMIT_TIMEOUT", 0.05)
+    store.open.clear()
+    blocker = Exchange(started("other"), recorder, arrived=0)
+    with pytest.raises(Unavailable):
+        blocker.begin()
+    assert exchange.settle(499, cancelled=True).status == "cancelled"
+    store.open.set()
+
+
+def test_long_error_messages_are_cut_between_characters() -> None:
+    assert shortened("ä" * 600) == "ä" * 512
+    assert shortened("short") == "short"
+
+
+CATEGORIES = [
+    (400, "bad_request"),
+    (401, "unauthorized"),
+    (403, "unauthorized"),
+    (408, "timeout"),
+    (418, "unknown"),
+    (422, "bad_request"),
+    (429, "rate_limited"),
+    (500, "server_error"),
+    (503, "server_error"),
+    (529, "overloaded"),
+]
+
+
+@pytest.mark.parametrize(("status", "expected"), CATEGORIES)
+def test_errors_are_sorted_by_status(status: int, expected: str) -> None:
+    assert category(ProviderError("m", status=status)) == expected
+
+
+def test_errors_inside_a_stream_are_sorted_by_their_type() -> None:
+    assert category(ProviderError("m", "overloaded_error")) == "overloaded"
+    assert category(ProviderError("m", "novel_error")) == "unknown"
+
+
+def test_our_own_failure_goes_before_what_the_provider_said() -> None:
+    said = Observation((), finished=True, error=ProviderError("theirs"))
+    assert judge(said, UpstreamTimeout("ours"), cancelled=False).error_type == "timeout"
+    assert judge(said, None, cancelled=False).error_message == "theirs"
+    assert judge(said, None, cancelled=True).status == "cancelled"
+
+
+def test_a_gateway_starts_and_closes_once(store: MemoryRecorder, tmp_path: Path) -> None:
+    closed: list[str] = []
+    recorder = BackgroundRecorder(store, Spool(tmp_path))
+    gateway = Gateway(
+        settings=Settings(),
+        providers={},
+        recorder=recorder,
+        verify_token=lambda _: None,
+        problems=lambda: ["the schema is old"],
+        on_close=(lambda: closed.append("database"),),
+    )
+    gateway.start()
+    gateway.start()
+    recorder.begin(started())
+    recorder._degraded.set()
+    assert gateway.unready() == ["the schema is old", "records wait in the spool"]
+    gateway.close()
+    gateway.close()
+    assert closed == ["database", "database"]

@@ -1,0 +1,228 @@
+"""Group commit, content policies, and what happens while the store is down."""
+
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from aibridge.errors import RecordingError
+from aibridge.interception import recorder as recorder_module
+from aibridge.interception.recorder import BackgroundRecorder, Recorders, without_content
+from aibridge.interception.spool import Spool
+from aibridge.records import InterceptionEnded, InterceptionStarted, Record, ToolUsage
+from tests.fakes import MemoryRecorder
+from tests.interception.samples import ended, everything, started
+
+DOWN = RecordingError("the database is down")
+
+
+@pytest.fixture
+def store() -> MemoryRecorder:
+    return MemoryRecorder()
+
+
+@pytest.fixture
+def recorder(store: MemoryRecorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BackgroundRecorder:
+    monkeypatch.setattr(recorder_module, "REPLAY_INTERVAL", 0.02)
+    return BackgroundRecorder(store, Spool(tmp_path / "spool"))
+
+
+def in_background(count: int, work: object) -> list[Thread]:
+    threads = [Thread(target=work, args=(number,)) for number in range(count)]  # type: ignore[arg-type]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def test_what_is_begun_and_settled_is_durable_on_return(
+    store: MemoryRecorder, recorder: BackgroundRecorder
+) -> None:
+    recorder.start()
+    recorder.start()
+    recorder.begin(started())
+    assert store.of(InterceptionStarted) == [started()]
+    recorder.settle(everything)
+    assert store.records[1:] == everything_like(store.records[1:])
+    recorder.close()
+    recorder.close()
+
+
+def everything_like(records: list[Record]) -> list[Record]:
+    """The sample records, which get new ids every time they are made, with the ids of these."""
+    assert [type(record) for record in records] == [type(record) for record in everything()]
+    return records
+
+
+def test_what_waits_is_committed_together(store: MemoryRecorder, recorder: BackgroundRecorder) -> None:
+    recorder.start()
+    store.open.clear()
+    threads = in_background(20, lambda number: recorder.begin(started(f"i{number}")))
+    while len(store.groups) == 0 and recorder._jobs.qsize() < 19:
+        threads[0].join(0.001)
+    store.open.set()
+    for thread in threads:
+        thread.join()
+    recorder.close()
+    assert len(store.records) == 20
+    assert len(store.groups) <= 3
+
+
+def test_more_than_a_group_takes_several_commits(
+    store: MemoryRecorder, recorder: BackgroundRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_module, "GROUP_LIMIT", 2)
+    threads = in_background(5, lambda number: recorder.begin(started(f"i{number}")))
+    while recorder._jobs.qsize() < 5:
+        threads[0].join(0.001)
+    recorder.start()
+    for thread in threads:
+        thread.join()
+    recorder.close()
+    assert max(store.groups) == 2
+
+
+def test_a_start_that_cannot_be_kept_is_refused(store: MemoryRecorder, recorder: BackgroundRecorder) -> None:
+    store.down = DOWN
+    recorder.start()
+    with pytest.raises(RecordingError, match="database is down"):
+        recorder.begin(started())
+    recorder.close()
+
+
+def test_an_end_waits_in_the_spool_while_the_store_is_down_and_follows_once(
+    store: MemoryRecorder, recorder: BackgroundRecorder, tmp_path: Path
+) -> None:
+    recorder.start()
+    recorder.begin(started())
+    store.down = DOWN
+    recorder.settle(everything)
+    assert recorder.degraded
+    assert len(store.records) == 1
+
+    store.taken.clear()
+    store.down = None
+    assert store.taken.wait(5)
+    recorder.close()
+    assert [type(record) for record in store.records[1:]] == [type(record) for record in everything()]
+    assert not recorder.degraded
+    assert not list((tmp_path / "spool").iterdir())
+
+
+def test_one_bad_record_does_not_take_its_group_with_it(
+    store: MemoryRecorder, recorder: BackgroundRecorder
+) -> None:
+    store.refuses = "poison"
+    failures: list[str] = []
+
+    def begin(number: int) -> None:
+        try:
+            recorder.begin(started("poison" if number == 1 else f"i{number}"))
+        except RecordingError:
+            failures.append("poison")
+
+    threads = in_background(4, begin)
+    while recorder._jobs.qsize() < 4:
+        threads[0].join(0.001)
+    recorder.start()
+    for thread in threads:
+        thread.join()
+    recorder.close()
+    assert failures == ["poison"]
+    assert len(store.records) == 3
+
+
+def test_when_neither_store_nor_spool_takes_the_records_the_caller_is_told(
+    store: MemoryRecorder, tmp_path: Path
+) -> None:
+    store.down = DOWN
+    recorder = BackgroundRecorder(store, Spool(tmp_path / "spool", limit=10))
+    recorder.start()
+    with pytest.raises(RecordingError, match="full"):
+        recorder.settle(everything)
+    recorder.close()
+
+
+def test_records_that_cannot_be_made_fail_their_own_request_only(
+    store: MemoryRecorder, recorder: BackgroundRecorder
+) -> None:
+    def broken() -> list[Record]:
+        raise ZeroDivisionError("a bug")
+
+    recorder.start()
+    with pytest.raises(RecordingError, match="a bug"):
+        recorder.settle(broken)
+    recorder.begin(started())
+    recorder.close()
+    assert store.records == [started()]
+
+
+def test_a_slow_store_does_not_hold_the_answer_for_ever(
+    store: MemoryRecorder, recorder: BackgroundRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_module, "COMMIT_TIMEOUT", 0.05)
+    recorder.start()
+    store.open.clear()
+    recorder.settle(lambda: [ended()])
+    with pytest.raises(RecordingError, match="slow"):
+        recorder.begin(started("late"))
+    store.open.set()
+    recorder.close()
+    late = [record for record in store.of(InterceptionEnded) if record.interception_id == "late"]  # type: ignore[union-attr]
+    assert [record.status for record in late] == ["failed"]  # type: ignore[union-attr]
+    assert len(store.of(InterceptionEnded)) == 2
+
+
+def test_a_spool_that_cannot_be_replayed_yet_stays(
+    store: MemoryRecorder, recorder: BackgroundRecorder, tmp_path: Path
+) -> None:
+    left_by_a_dead_process(tmp_path / "spool")
+    store.down = DOWN
+    recorder.start()
+    while not recorder.degraded:
+        store.taken.wait(0.005)
+    store.down = None
+    assert store.taken.wait(5)
+    recorder.close()
+    assert [record.interception_id for record in store.of(InterceptionEnded)] == ["dead"]  # type: ignore[union-attr]
+
+
+def left_by_a_dead_process(directory: Path) -> None:
+    from aibridge.interception.spool import encode
+
+    directory.mkdir()
+    (directory / "dead.jsonl").write_bytes(encode([ended("dead")]))
+
+
+def test_observers_see_what_is_recorded_even_if_it_is_not_kept(store: MemoryRecorder) -> None:
+    seen: list[Record] = []
+    store.down = DOWN
+    with pytest.raises(RecordingError):
+        Recorders(store, seen.extend).record([ended()])
+    assert seen == [ended()]
+
+
+def test_content_none_keeps_no_text() -> None:
+    kept = [record for record in everything() if without_content(record, "none") is not None]
+    assert [type(record).__name__ for record in kept] == ["TokenUsage", "ToolUsage", "InterceptionEnded"]
+    tool = without_content(kept[1], "none")
+    assert isinstance(tool, ToolUsage)
+    assert tool.input == ""
+
+
+def test_content_redacted_keeps_lengths_only() -> None:
+    redacted = [without_content(record, "redacted") for record in everything()]
+    assert "what?" not in repr(redacted)
+    assert "secret" not in repr(redacted)
+    assert "hmm" not in repr(redacted)
+    assert "[redacted: 5 characters]" in repr(redacted)
+
+
+def test_the_content_policy_holds_for_the_spool_too(store: MemoryRecorder, tmp_path: Path) -> None:
+    store.down = DOWN
+    recorder = BackgroundRecorder(store, Spool(tmp_path / "spool"), content="none")
+    recorder.start()
+    recorder.settle(everything)
+    spooled = b"".join(path.read_bytes() for path in (tmp_path / "spool").iterdir())
+    recorder.close()
+    assert b"interception_id" in spooled
+    assert b"secret" not in spooled

@@ -1,0 +1,98 @@
+"""Records on the disk: complete, in order, once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from aibridge.errors import RecordingError, RecordRefused
+from aibridge.interception.spool import Spool, decode, encode
+from aibridge.records import Record
+from tests.interception.samples import ended, everything, started
+
+
+def test_every_kind_of_record_survives() -> None:
+    records = [started(), *everything()]
+    assert decode(encode(records)) == records
+
+
+def test_nothing_is_touched_before_the_first_use(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    assert not spool.waiting()
+    spool.replay(lambda _: None)
+    assert not (tmp_path / "spool").exists()
+
+
+def test_groups_come_back_in_order_and_once(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.append([ended("a")])
+    spool.append([ended("b"), ended("c")])
+    assert spool.waiting()
+    got: list[Sequence[Record]] = []
+    spool.replay(got.append)
+    spool.replay(got.append)
+    assert got == [[ended("a")], [ended("b"), ended("c")]]
+    assert not spool.waiting()
+    spool.append([ended("d")])
+    spool.replay(got.append)
+    assert got[2:] == [[ended("d")]]
+
+
+def test_nothing_is_forgotten_while_the_store_is_down(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.append([ended("a")])
+
+    def down(_: Sequence[Record]) -> None:
+        raise RecordingError("down")
+
+    with pytest.raises(RecordingError):
+        spool.replay(down)
+    got: list[Sequence[Record]] = []
+    spool.replay(got.append)
+    assert got == [[ended("a")]]
+
+
+def test_a_dead_process_file_is_taken_over_without_its_torn_last_line(tmp_path: Path) -> None:
+    (tmp_path / "dead.jsonl").write_bytes(encode([ended("a")]) + encode([ended("b")])[:-9])
+    spool = Spool(tmp_path)
+    assert spool.waiting()
+    got: list[Sequence[Record]] = []
+    spool.replay(got.append)
+    assert got == [[ended("a")]]
+    assert not spool.waiting()
+
+
+def test_a_living_process_file_is_left_alone(tmp_path: Path) -> None:
+    other, spool = Spool(tmp_path), Spool(tmp_path)
+    other.append([ended("a")])
+    assert not spool.waiting()
+    spool.replay(lambda _: pytest.fail("taken from its owner"))
+
+
+def test_what_can_never_be_written_is_put_aside_and_the_rest_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "dead.jsonl").write_bytes(
+        b'[{"type": "Unknown"}]\n' + encode([ended("bad")]) + encode([ended("a")])
+    )
+    got: list[Sequence[Record]] = []
+
+    def write(records: Sequence[Record]) -> None:
+        if records == [ended("bad")]:
+            raise RecordRefused("no such column")
+        got.append(records)
+
+    Spool(tmp_path).replay(write)
+    assert got == [[ended("a")]]
+    assert (tmp_path / "dead.refused").read_bytes().count(b"\n") == 2
+
+
+def test_a_full_spool_says_so(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, limit=len(encode([ended()])) + 5)
+    spool.append([ended()])
+    with pytest.raises(RecordingError, match="full"):
+        spool.append([ended()])
+
+
+def test_an_unwritable_directory_is_a_recording_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RecordingError, match="cannot be written"):
+        Spool(tmp_path / "file").append([ended()])

@@ -1,0 +1,105 @@
+"""Server-sent events: every line end, every split, and borders."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aibridge.protocols.sse import Border, Decoder, Event, encode, has_event
+
+STREAMS = [
+    (b"event: a\ndata: 1\n\ndata: 2\n\n", [Event("a", b"1"), Event("", b"2")]),
+    (b"event: a\r\ndata: 1\r\n\r\ndata: 2\r\n\r\n", [Event("a", b"1"), Event("", b"2")]),
+    (b"event: a\rdata: 1\r\rdata: 2\r\r", [Event("a", b"1"), Event("", b"2")]),
+    (b"data: 1\ndata:2\ndata:  3\n\n", [Event("", b"1\n2\n 3")]),
+    (b": comment\n\n:\n\nevent: empty\n\ndata: x\n\n", [Event("", b"x")]),
+    (b"\xef\xbb\xbfdata: bom\n\n", [Event("", b"bom")]),
+    (b"data\n\nid: 4\nretry: 5\nunknown: 6\ndata: y\n\n", [Event("", b""), Event("", b"y")]),
+    (b"data: unfinished", []),
+    (b"data: no blank line\n", []),
+    ("event: ü\ndata: 🌉\n\n".encode(), [Event("ü", "🌉".encode())]),
+    (b"", []),
+]
+
+
+@pytest.mark.parametrize(("stream", "events"), STREAMS)
+def test_events_come_out_whole_whatever_the_chunks(stream: bytes, events: list[Event]) -> None:
+    assert list(Decoder().feed(stream)) == events
+    decoder = Decoder()
+    assert [event for byte in stream for event in decoder.feed(bytes([byte]))] == events
+    for cut in range(len(stream)):
+        decoder = Decoder()
+        assert [*decoder.feed(stream[:cut]), *decoder.feed(stream[cut:])] == events
+
+
+@given(
+    events=st.lists(st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), min_size=1), max_size=5),
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+)
+def test_what_is_encoded_is_decoded(events: list[str], sizes: list[int]) -> None:
+    stream = b"".join(encode("e", data.encode()) for data in events)
+    decoder, got, at, turn = Decoder(), [], 0, 0
+    while at < len(stream):
+        size = sizes[turn % len(sizes)]
+        got += list(decoder.feed(stream[at : at + size]))
+        at, turn = at + size, turn + 1
+    assert got == [Event("e", data.encode()) for data in events]
+
+
+@pytest.mark.parametrize(
+    "huge",
+    [b"data: " + b"x" * 50 + b"\n\n", b"data: 12345678\n" * 5 + b"\n", b"data: x\n: " + b"c" * 50 + b"\n\n"],
+)
+def test_an_oversized_event_is_skipped_to_its_blank_line_in_pieces_of_any_size(huge: bytes) -> None:
+    stream = b"data: a\n\n" + huge + b"data: b\n\n"
+    for size in (1, 5, len(stream)):
+        decoder = Decoder(limit=20)
+        got = [event for i in range(0, len(stream), size) for event in decoder.feed(stream[i : i + size])]
+        assert [event.data for event in got if event.data != b"x"] == [b"a", b"b"]
+        assert decoder.oversized <= 1
+
+
+def test_an_event_without_a_name_has_no_event_line() -> None:
+    assert encode("", b"{}") == b"data: {}\n\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "reached", "closing"),
+    [
+        (b"", True, b""),
+        (b"data: x\n\n", True, b""),
+        (b"data: x\r\n\r\n", True, b""),
+        (b"data: x\r\r", True, b""),
+        (b"data: x\n", False, b"\n"),
+        (b"data: x\r\n", False, b"\n"),
+        (b"data: x\r", False, b"\n\n"),
+        (b"data: x", False, b"\n\n"),
+    ],
+)
+def test_a_border_is_known_from_the_last_bytes_however_they_came(
+    sent: bytes, reached: bool, closing: bytes
+) -> None:
+    for size in (1, 2, 100):
+        border = Border()
+        for i in range(0, len(sent), size):
+            border.sent(sent[i : i + size])
+        assert (border.reached, border.closing()) == (reached, closing)
+        decoder = Decoder()
+        whole = sent + closing + encode("error", b"{}")
+        assert [event.name for event in decoder.feed(whole)][-1] == "error"
+
+
+@pytest.mark.parametrize(
+    ("start", "found"),
+    [
+        (b"event: x", True),
+        (b"data:", True),
+        (b": ping\n\ndata: x", True),
+        (b"\xef\xbb\xbfevent: x", True),
+        (b": data: in a comment\n", False),
+        (b"<html>data: 5", False),
+        (b"eve", False),
+        (b"", False),
+    ],
+)
+def test_comments_and_garbage_are_no_event(start: bytes, found: bool) -> None:
+    assert has_event(start) is found

@@ -1,0 +1,236 @@
+"""The Anthropic provider through the real SDK over real sockets: what goes out, what comes back, what fails."""
+
+import gzip
+import socket
+
+import anthropic
+import httpx2
+import pytest
+
+from aibridge import settings
+from aibridge.errors import ClientGone, UpstreamError, UpstreamTimeout
+from aibridge.interception.gateway import Provider
+from aibridge.providers.anthropic import anthropic_provider
+from aibridge.upstream.call import IDLE, UpstreamRequest, UpstreamResponse
+from tests.fake_provider.server import FakeProvider, Reply
+
+BODY = b'{ "model":"m",  "seed": 123456789012345678901234567890, "stream":true }'
+HEADERS = (
+    ("anthropic-beta", "one"),
+    ("anthropic-beta", "two"),
+    ("x-latin", "caf\xe9"),
+    ("x-stainless-raw-response", "raw"),
+    ("x-api-key", "sk-central"),
+)
+REQUEST = UpstreamRequest("/v1/messages?beta=true&x=%2F", HEADERS, BODY, streaming=True)
+SSE = b"event: ping\ndata: {}\n\n"
+
+
+def read(response: UpstreamResponse) -> bytes:
+    try:
+        return b"".join(response.body)
+    finally:
+        response.body.close()
+
+
+def test_exactly_the_given_bytes_and_headers_go_out(fake: FakeProvider, provider: Provider) -> None:
+    fake.reply(Reply.json({"ok": True}))
+    assert read(provider.upstream(REQUEST)) == b'{"ok": true}'
+    sent = fake.whole_request()
+    assert (sent.method, sent.target, bytes(sent.body)) == ("POST", REQUEST.path, BODY)
+    ours = [(name, value) for name, value in sent.headers if name.lower() not in ("host", "content-length")]
+    assert tuple(ours) == HEADERS
+    assert sent.header("content-length") == str(len(BODY))
+
+
+def test_nothing_of_the_environment_influences_a_request(
+    fake: FakeProvider, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY", "ANTHROPIC_WEBHOOK_SIGNING_KEY"):
+        monkeypatch.setenv(name, "from-the-environment")
+    monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", "x-env: from-the-environment")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
+    configured = settings.Provider(name="a", type="anthropic", base_url=fake.url)
+    provider = anthropic_provider(configured, settings.UpstreamTimeouts(), http)
+    fake.reply(Reply.json({}))
+    read(provider.upstream(REQUEST))
+    assert "from-the-environment" not in repr(fake.request().headers)
+    assert "from-the-environment" not in repr(provider.defaults)
+
+
+def test_the_sdk_supplies_what_the_api_needs(provider: Provider) -> None:
+    defaults = dict(provider.defaults)
+    assert defaults["anthropic-version"]
+    assert defaults["content-type"] == "application/json"
+    assert defaults["user-agent"].startswith("Anthropic/Python") or anthropic.__version__ in defaults["user-agent"]
+
+
+def test_streams_come_as_they_arrive_with_idle_moments(fake: FakeProvider, provider: Provider) -> None:
+    hold = fake.hold()
+    fake.reply(Reply.sse([SSE, hold, SSE]))
+    response = provider.upstream(REQUEST)
+    assert response.is_event_stream
+    chunks = iter(response.body)
+    assert next(chunks) == SSE
+    assert next(chunks) is IDLE
+    hold.set()
+    assert b"".join(chunks) == SSE
+    assert not fake.request().gone.is_set()
+
+
+def test_connections_are_reused(fake: FakeProvider, provider: Provider) -> None:
+    fake.always(Reply.sse(SSE))
+    for _ in range(3):
+        assert read(provider.upstream(REQUEST)) == SSE
+    assert {request.connection for request in fake.received} == {1}
+
+
+def test_a_connection_that_the_provider_closed_meanwhile_is_not_used(
+    fake: FakeProvider, provider: Provider
+) -> None:
+    fake.reply(Reply.json({"n": 1}).but(ending="close"), Reply.json({"n": 2}))
+    assert read(provider.upstream(REQUEST)) == b'{"n": 1}'
+    assert read(provider.upstream(REQUEST)) == b'{"n": 2}'
+    assert [request.connection for request in fake.received] == [1, 2]
+
+
+def test_closing_half_way_hangs_up_on_the_provider(fake: FakeProvider, provider: Provider) -> None:
+    fake.reply(Reply.sse([SSE, fake.hold()]))
+    response = provider.upstream(REQUEST)
+    assert next(iter(response.body)) == SSE
+    response.body.close()
+    response.body.close()
+    assert fake.request().gone.wait(5)
+
+
+@pytest.mark.parametrize("status", [400, 401, 429, 500, 529])
+def test_error_answers_are_answers(fake: FakeProvider, provider: Provider, status: int) -> None:
+    body = b'{"type":"error",  "error":{"type":"x","message":"y"}}'
+    fake.reply(Reply.json(body, status, (("retry-after", "7"),)))
+    response = provider.upstream(REQUEST)
+    assert (response.status, response.header("retry-after"), read(response)) == (status, "7", body)
+    assert len(fake.received) == 1
+
+
+def test_gzip_is_undone_for_answers_and_errors(fake: FakeProvider, provider: Provider) -> None:
+    fake.reply(Reply.sse(SSE).gzipped(), Reply.json({"e": 1}, 500).gzipped())
+    for expected in (SSE, b'{"e": 1}'):
+        response = provider.upstream(REQUEST)
+        assert response.header("content-encoding") == ""
+        assert read(response) == expected
+
+
+@pytest.mark.parametrize("packed", [b"this is not gzip", gzip.compress(SSE)[:-9]])
+def test_broken_gzip_is_an_error(fake: FakeProvider, provider: Provider, packed: bytes) -> None:
+    encoded = (("content-type", "text/event-stream"), ("content-encoding", "gzip"))
+    fake.reply(Reply(200, encoded, (packed,)))
+    with pytest.raises(UpstreamError, match="gzip"):
+        read(provider.upstream(REQUEST))
+
+
+def test_other_encodings_are_left_with_their_header(fake: FakeProvider, provider: Provider) -> None:
+    fake.reply(Reply(200, (("content-encoding", "br"),), (b"\x1b\x00",)))
+    response = provider.upstream(REQUEST)
+    assert (response.header("content-encoding"), read(response)) == ("br", b"\x1b\x00")
+
+
+FRAMINGS = [
+    Reply.json({"a": 1}),
+    Reply.json({"a": 1}).but(framing="chunked"),
+    Reply.json({"a": 1}).but(framing="until-close"),
+    Reply.json({"a": 1}).but(interim=b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"),
+    Reply.json({"a": 1}).in_single_bytes().but(framing="chunked"),
+]
+
+
+@pytest.mark.parametrize("reply", FRAMINGS)
+def test_every_framing_of_http(fake: FakeProvider, provider: Provider, reply: Reply) -> None:
+    fake.always(reply)
+    for _ in range(2):
+        response = provider.upstream(REQUEST)
+        assert (response.status, read(response)) == (200, b'{"a": 1}')
+        assert "link" not in dict(response.headers)
+
+
+BEFORE_THE_HEAD = [
+    (Reply.nothing("cut"), "closed"),
+    (Reply.nothing("reset"), "reset"),
+    (Reply.garbage(), "HTTP"),
+    (Reply.garbage(b"HTTP/1.1 200 OK\r\nx: " + b"y" * 300_000), "head"),
+]
+
+
+@pytest.mark.parametrize(("reply", "word"), BEFORE_THE_HEAD)
+def test_what_fails_before_the_head_is_an_upstream_error_and_is_not_sent_again(
+    fake: FakeProvider, provider: Provider, reply: Reply, word: str
+) -> None:
+    fake.reply(Reply.json({}), reply)
+    read(provider.upstream(REQUEST))
+    with pytest.raises(UpstreamError, match=f"(?i){word}"):
+        provider.upstream(REQUEST)
+    assert len(fake.received) == 2
+
+
+@pytest.mark.parametrize("ending", ["cut", "torn", "reset"])
+def test_a_body_that_breaks_off_is_an_upstream_error(fake: FakeProvider, provider: Provider, ending: str) -> None:
+    fake.reply(Reply.sse([SSE, SSE]).but(ending=ending))
+    response = provider.upstream(REQUEST)
+    with pytest.raises(UpstreamError):
+        read(response)
+
+
+def test_garbage_inside_the_framing_is_an_upstream_error(fake: FakeProvider, provider: Provider) -> None:
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"
+    fake.reply(Reply.garbage(head + b"zz\r\n"))
+    with pytest.raises(UpstreamError):
+        read(provider.upstream(REQUEST))
+
+
+def test_silence_before_and_in_the_answer_is_a_timeout(fake: FakeProvider, provider: Provider) -> None:
+    fake.reply(Reply.json({}).but(before=fake.hold()), Reply.sse([SSE, fake.hold()]))
+    with pytest.raises(UpstreamTimeout):
+        provider.upstream(REQUEST)
+    response = provider.upstream(REQUEST)
+    with pytest.raises(UpstreamTimeout, match="silent"):
+        read(response)
+
+
+def test_an_abandoned_request_is_dropped_before_the_provider_answers(
+    fake: FakeProvider, provider: Provider
+) -> None:
+    fake.reply(Reply.json({}).but(before=fake.hold()))
+    abandoned = UpstreamRequest("/v1/messages", HEADERS, BODY, abandoned=lambda: bool(fake.received))
+    with pytest.raises(ClientGone):
+        provider.upstream(abandoned)
+    assert fake.request().gone.wait(5)
+
+
+def test_nobody_there_is_an_upstream_error(fake: FakeProvider, provider: Provider) -> None:
+    fake.refuse()
+    with pytest.raises(UpstreamError, match="refused"):
+        provider.upstream(REQUEST)
+
+
+def test_a_provider_that_does_not_accept_is_a_timeout(http: httpx2.Client) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        port = full.getsockname()[1]
+        waiting = [socket.socket() for _ in range(4)]
+        for sock in waiting:
+            sock.setblocking(False)
+            sock.connect_ex(("127.0.0.1", port))
+        configured = settings.Provider(name="a", type="anthropic", base_url=f"http://127.0.0.1:{port}")
+        timeouts = settings.UpstreamTimeouts(connect_timeout=0.2, read_timeout=0.2)
+        with pytest.raises(UpstreamTimeout):
+            anthropic_provider(configured, timeouts, http).upstream(REQUEST)
+        for sock in waiting:
+            sock.close()
+
+
+def test_the_client_still_makes_its_own_requests(fake: FakeProvider, http: httpx2.Client) -> None:
+    """Our override must not get in the way of the rest of the SDK."""
+    from aibridge.providers.anthropic import _Client
+
+    fake.reply(Reply.json({"input_tokens": 3}))
+    client = _Client(api_key="k", base_url=fake.url, http_client=http, max_retries=0)
+    counted = client.messages.count_tokens(model="m", messages=[{"role": "user", "content": "hi"}])
+    assert counted.input_tokens == 3

@@ -1,0 +1,158 @@
+"""What the transport does beyond plain HTTP: TLS, proxies, the limits of its pool."""
+
+import ssl
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx2
+import pytest
+import trustme
+
+from aibridge.providers import transport as transport_module
+from aibridge.providers.transport import Transport, http_client
+from tests.fake_provider.server import FakeProvider, Reply
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Answers with the request line it got."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        body = self.requestline.encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class Proxy(Echo):
+    """CONNECT tunnels; anything else is answered by the proxy itself. Knows one password."""
+
+    def do_CONNECT(self) -> None:
+        import socket
+
+        if self.headers.get("proxy-authorization") not in (None, "Basic dTpw"):
+            self.send_error(407)
+            return
+        host, _, port = self.path.partition(":")
+        with socket.create_connection((host, int(port))) as there:
+            self.send_response(200)
+            self.end_headers()
+            back = threading.Thread(target=self._pump, args=(there, self.connection))
+            back.start()
+            self._pump(self.connection, there)
+            back.join()
+        self.close_connection = True
+
+    @staticmethod
+    def _pump(source: Any, target: Any) -> None:
+        import socket
+
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+
+def served(handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext | None = None) -> Iterator[int]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def tls_port(authority: trustme.CA) -> Iterator[int]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    yield from served(Echo, context)
+
+
+@pytest.fixture
+def proxy_port() -> Iterator[int]:
+    yield from served(Proxy)
+
+
+@pytest.fixture
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+def get(url: str, tls: ssl.SSLContext | None = None) -> str:
+    with httpx2.Client(transport=Transport(0.05, tls), trust_env=False) as client:
+        return client.get(url).text
+
+
+def test_tls_is_verified(tls_port: int, trusting: ssl.SSLContext) -> None:
+    assert get(f"https://127.0.0.1:{tls_port}/x", trusting) == "GET /x HTTP/1.1"
+    with pytest.raises(httpx2.ConnectError, match="(?i)certificate"):
+        get(f"https://127.0.0.1:{tls_port}/x")
+
+
+def test_the_environments_proxy_gets_absolute_targets(proxy_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", f"127.0.0.1:{proxy_port}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert get("http://provider.test/x?y") == "GET http://provider.test/x?y HTTP/1.1"
+
+
+def test_hosts_can_be_kept_from_the_proxy(fake: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("all_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    fake.reply(Reply.json({}))
+    assert get(fake.url) == "{}"
+
+
+@pytest.mark.parametrize("user", ["", "u:p@"])
+def test_tls_goes_through_the_proxys_tunnel(
+    user: str, proxy_port: int, tls_port: int, trusting: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", f"http://{user}127.0.0.1:{proxy_port}")
+    monkeypatch.setenv("no_proxy", "")
+    assert get(f"https://127.0.0.1:{tls_port}/x", trusting) == "GET /x HTTP/1.1"
+
+
+def test_a_refusing_proxy_is_named(proxy_port: int, tls_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", f"http://u:wrong@127.0.0.1:{proxy_port}")
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(httpx2.ConnectError, match="407"):
+        get(f"https://127.0.0.1:{tls_port}/x")
+
+
+def test_a_proxy_that_hangs_up_is_an_error(fake: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.reply(Reply.nothing("cut"))
+    monkeypatch.setenv("https_proxy", fake.url)
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(httpx2.ConnectError, match="proxy closed"):
+        get("https://provider.test/")
+
+
+def test_the_pool_is_bounded_and_drops_old_connections(
+    fake: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.always(Reply.json({}))
+    with http_client(0.05) as client:
+        monkeypatch.setattr(transport_module, "IDLE_SECONDS", 0.0)
+        client.get(fake.url)
+        client.get(fake.url)
+        monkeypatch.setattr(transport_module, "IDLE_CONNECTIONS", 0)
+        client.get(fake.url)
+        client.get(fake.url)
+    assert [request.connection for request in fake.received] == [1, 2, 3, 4]

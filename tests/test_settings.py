@@ -1,0 +1,136 @@
+"""Settings: where they come from, what is refused and how it is said."""
+
+from pathlib import Path
+
+import pytest
+
+from aibridge.settings import Server, Settings, SettingsError, UpstreamTimeouts, effective, timeouts_of
+
+SECRET = "sk-ant-very-secret-value"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def load(file: str = "", **environ: str) -> Settings:
+    if file:
+        Path("aibridge.toml").write_text(file)
+    return Settings.load(environ)
+
+
+def refusal(file: str = "", **environ: str) -> str:
+    with pytest.raises(SettingsError) as error:
+        load(file, **environ)
+    assert SECRET not in str(error.value)
+    return str(error.value)
+
+
+def test_defaults_serve_the_sandbox_on_loopback() -> None:
+    settings = load()
+    assert (settings.server.host, settings.server.port) == ("127.0.0.1", 8080)
+    assert [(provider.name, provider.type) for provider in settings.providers] == [("sandbox", "sandbox")]
+    assert settings.database.url == "sqlite:///var/aibridge.db"
+
+
+def test_the_environment_goes_before_the_file_and_our_names_before_conventional_ones() -> None:
+    file = "[server]\nport = 1\nthreads = 3\nworkers = 4"
+    settings = load(file, PORT="2", AIBRIDGE_SERVER_PORT="5", AIBRIDGE_SERVER_THREADS="7")
+    assert settings.server == Server(port=5, threads=7, workers=4)
+    assert load(file, PORT="2").server.port == 2
+
+
+def test_conventional_names() -> None:
+    settings = load(HOST="127.0.0.5", WEB_CONCURRENCY="3", DATABASE_URL="postgres://u:p@h/d")
+    assert (settings.server.host, settings.server.workers) == ("127.0.0.5", 3)
+    assert settings.database.url == "postgresql+psycopg://u:p@h/d"
+    assert load(DATABASE_URL="postgresql://h/d").database.url == "postgresql+psycopg://h/d"
+
+
+def test_conventional_providers() -> None:
+    (provider,) = load(ANTHROPIC_API_KEY=SECRET).providers
+    assert (provider.name, provider.type, provider.keys[0].get_secret_value()) == (
+        "anthropic",
+        "anthropic",
+        SECRET,
+    )
+    (byok,) = load(ANTHROPIC_BASE_URL="http://127.0.0.1:9/").providers
+    assert (byok.base_url, byok.keys) == ("http://127.0.0.1:9", ())
+    configured = load('[[providers]]\nname = "a"\ntype = "anthropic"', ANTHROPIC_API_KEY=SECRET)
+    assert [provider.keys for provider in configured.providers] == [()]
+
+
+def test_secrets_come_from_variables_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", SECRET)
+    (tmp_path / "key").write_text("from-a-file\n")
+    file = f"""
+        [[providers]]
+        name = "a"
+        type = "anthropic"
+        keys = ["env:MY_KEY", "file:{tmp_path}/key", "literal"]
+    """
+    settings = load(file)
+    assert [key.get_secret_value() for key in settings.providers[0].keys] == [SECRET, "from-a-file", "literal"]
+    assert SECRET not in repr(settings)
+    assert SECRET not in repr(effective(settings))
+    assert settings.without_effect() == ["providers.keys after the first"]
+
+
+def test_the_effective_configuration_hides_the_database_password() -> None:
+    shown = effective(load(DATABASE_URL=f"postgres://user:{SECRET}@h/d"))
+    assert shown["database"]["url"] == "postgresql+psycopg://user:**********@h/d"
+
+
+def test_a_provider_can_have_its_own_timeouts() -> None:
+    file = '[[providers]]\nname = "a"\ntype = "anthropic"\nread_timeout = 5'
+    (provider,) = load(file).providers
+    general = UpstreamTimeouts(connect_timeout=1, read_timeout=2)
+    assert timeouts_of(provider, general) == UpstreamTimeouts(connect_timeout=1, read_timeout=5)
+
+
+def test_the_named_file_is_read_instead_of_the_default_one(tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text("[server]\nport = 77")
+    assert load("[server]\nport = 1", AIBRIDGE_CONFIG=str(tmp_path / "other.toml")).server.port == 77
+
+
+REFUSALS = [
+    ("[server]\nport = 70000", {}, ["server.port", "aibridge.toml"]),
+    ("", {"PORT": "http"}, ["server.port", "variable PORT"]),
+    ("", {"AIBRIDGE_SERVER_PORT": "-1"}, ["server.port", "variable AIBRIDGE_SERVER_PORT"]),
+    ("[server]\nprot = 1", {}, ["server.prot", "aibridge.toml"]),
+    ("[sever]\nport = 1", {}, ["sever", "aibridge.toml"]),
+    ("[server", {}, ["aibridge.toml", "TOML"]),
+    ("", {"AIBRIDGE_CONFIG": "/nowhere.toml"}, ["/nowhere.toml"]),
+    ("", {"AIBRIDGE_PROVIDERS": "{not json"}, ["providers"]),
+    ("", {"DATABASE_URL": f"mysql://u:{SECRET}@h/d"}, ["database.url", "DATABASE_URL"]),
+    ("", {"DATABASE_URL": "here.db"}, ["database.url"]),
+    ("", {"ANTHROPIC_BASE_URL": "ftp://x"}, ["providers.0.base_url", "ANTHROPIC_BASE_URL"]),
+    ("", {"ANTHROPIC_API_KEY": "env:NOT_SET"}, ["providers.0.keys.0", "NOT_SET is not set"]),
+    ("", {"ANTHROPIC_API_KEY": "file:/nowhere"}, ["providers.0.keys.0", "/nowhere"]),
+    ("", {"ANTHROPIC_API_KEY": " "}, ["providers.0.keys.0", "is empty"]),
+    ('[[providers]]\nname = "A_b"\ntype = "anthropic"', {}, ["providers.0.name"]),
+    ('[[providers]]\nname = "a"\ntype = "gemini"', {}, ["providers.0.type"]),
+    ('[[providers]]\nname = "a"\ntype = "anthropic"\nkeys = [5]', {}, ["providers.0.keys.0"]),
+    ('[[providers]]\nname="a"\ntype="sandbox"\n[[providers]]\nname="a"\ntype="sandbox"', {}, ["called a"]),
+    ("", {"HOST": "0.0.0.0"}, ["auth.mode open", "allow_open"]),
+    ('[auth]\nmode = "proxy"', {}, ["auth", "secret"]),
+]
+
+
+@pytest.mark.parametrize(("file", "environ", "words"), REFUSALS)
+def test_a_wrong_setting_is_named_with_its_origin(file: str, environ: dict[str, str], words: list[str]) -> None:
+    message = refusal(file, **environ)
+    for word in words:
+        assert word in message
+
+
+def test_open_mode_may_listen_beyond_loopback_when_told_so() -> None:
+    assert load(HOST="0.0.0.0", AIBRIDGE_AUTH_ALLOW_OPEN="true").server.host == "0.0.0.0"
+    assert load(HOST="::1").server.host == "::1"
+
+
+def test_settings_that_nothing_acts_on_yet_are_named() -> None:
+    file = '[limits]\nrate = "5/minute"\n[[mcp_servers]]\nname = "m"\nurl = "https://m.test/mcp"'
+    assert load(file).without_effect() == ["limits", "mcp_servers"]
