@@ -72,9 +72,7 @@ def history(database: Database) -> Database:
             first,
             prompt(first, "list the \x1b[31mfiles\nplease"),
             thought(first, "I shall use ls."),
-            tool_usage(
-                first, "call_1", server_url="https://tools.example", invocation_error="no such folder"
-            ),
+            tool_usage(first, "call_1", server_url="https://tools.example", invocation_error="no such folder"),
             token_usage(first, input_tokens=1234, cache_read_input_tokens=10),
             ended(first),
         ]
@@ -98,7 +96,9 @@ def test_every_command_has_help(run: Run, command: str) -> None:
 
 def test_starting_the_command_is_light() -> None:
     heavy = "{'anthropic', 'openai', 'mcp', 'flask', 'gunicorn', 'gevent', 'requests'}"
-    script = f"import sys, aibridge.cli; sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
+    script = (
+        f"import sys, aibridge.cli; sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -136,9 +136,7 @@ class TestConfiguration:
 class TestServe:
     """With a gunicorn of our own that only tells how it was called."""
 
-    def serve(
-        self, environment: dict[str, str], tmp_path: Path, **env: str
-    ) -> subprocess.CompletedProcess[str]:
+    def serve(self, environment: dict[str, str], tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
         package = tmp_path / "fake" / "gunicorn"
         package.mkdir(parents=True)
         (package / "__main__.py").write_text("import sys; print(*sys.argv[1:])")
@@ -173,9 +171,7 @@ class TestServe:
 
 
 class TestDatabase:
-    def test_upgrade_makes_the_tables_and_can_be_repeated(
-        self, run: Run, environment: dict[str, str]
-    ) -> None:
+    def test_upgrade_makes_the_tables_and_can_be_repeated(self, run: Run, environment: dict[str, str]) -> None:
         for _ in range(2):
             result = run("db upgrade")
             assert (result.exit_code, "up to date" in result.stdout) == (0, True)
@@ -195,9 +191,7 @@ class TestDatabase:
         assert len(result.stderr.splitlines()) == 1
         assert "hush" not in result.stderr
 
-    @pytest.mark.parametrize(
-        ("age", "left"), [("2d", 3), ("20h", 1), ("1200m", 1), ("1w", 3), ("999999w", 3)]
-    )
+    @pytest.mark.parametrize(("age", "left"), [("2d", 3), ("20h", 1), ("1200m", 1), ("1w", 3), ("999999w", 3)])
     def test_purge_deletes_what_is_older(self, run: Run, history: Database, age: str, left: int) -> None:
         result = run("db purge --older-than", age)
         assert result.exit_code == 0

@@ -10,9 +10,7 @@ from aibridge.tabular import indented, one_line, table, toml
 
 def test_columns_are_aligned_numbers_to_the_right() -> None:
     when = datetime(2026, 3, 1, 12, tzinfo=UTC)
-    assert table(
-        ("who", "tokens", "when"), [("alice", 1234567, when), ("bo", 5, None), ("", None, "never")]
-    ) == (
+    assert table(("who", "tokens", "when"), [("alice", 1234567, when), ("bo", 5, None), ("", None, "never")]) == (
         "who       tokens  when\n"
         "alice  1,234,567  2026-03-01 12:00:00\n"
         "bo             5  -\n"

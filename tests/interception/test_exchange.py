@@ -62,7 +62,8 @@ def test_a_completed_interception_tells_its_times_and_usage(
     upstream = FakeUpstream(BODY[:9], IDLE, BODY[9:])
     assert run(exchange, upstream) == BODY
     clock.advance(0.5)
-    assert not exchange.settled
+    before = exchange.settled
+    assert not before
     assert exchange.settle(200).status == "completed"
     assert exchange.settled
     end = the_end(store)

@@ -26,5 +26,5 @@ def http() -> Iterator[httpx2.Client]:
 
 @pytest.fixture
 def provider(fake: FakeProvider, http: httpx2.Client) -> Provider:
-    configured = settings.Provider(name="anthropic", type="anthropic", base_url=fake.url, keys=("sk-central",))  # type: ignore[arg-type]
+    configured = settings.Provider(name="anthropic", type="anthropic", base_url=fake.url, keys=("sk-central",))
     return anthropic_provider(configured, settings.UpstreamTimeouts(connect_timeout=2, read_timeout=0.3), http)
