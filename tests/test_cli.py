@@ -95,12 +95,10 @@ def test_every_command_has_help(run: Run, command: str) -> None:
 
 
 def test_starting_the_command_is_light() -> None:
-    heavy = "{'anthropic', 'openai', 'mcp', 'flask', 'gunicorn', 'gevent', 'requests'}"
-    script = (
-        f"import sys, aibridge.cli; sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    script = "import sys, aibridge.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    heavy = {"anthropic", "openai", "mcp", "flask", "gunicorn", "gevent", "requests"}
+    assert heavy & set(done.stdout.split()) == set()
 
 
 class TestConfiguration:
@@ -139,6 +137,7 @@ class TestServe:
     def serve(self, environment: dict[str, str], tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
         package = tmp_path / "fake" / "gunicorn"
         package.mkdir(parents=True)
+        (package / "__init__.py").touch()
         (package / "__main__.py").write_text("import sys; print(*sys.argv[1:])")
         path = f"{package.parent}:{Path(__file__).parents[1]}"
         return subprocess.run(
@@ -147,6 +146,7 @@ class TestServe:
             capture_output=True,
             text=True,
             check=False,
+            timeout=30,
         )
 
     def test_it_upgrades_the_database_and_becomes_gunicorn(
@@ -202,7 +202,7 @@ class TestDatabase:
     def test_purge_follows_the_retention_setting(self, run: Run, history: Database) -> None:
         kept = run("db purge", AIBRIDGE_RECORDING_RETENTION_DAYS="0")
         assert (kept.exit_code, "nothing is deleted" in kept.stdout) == (0, True)
-        assert "deleted 2" in run("db purge", AIBRIDGE_RECORDING_RETENTION_DAYS="1").stdout
+        assert "deleted 1" in run("db purge", AIBRIDGE_RECORDING_RETENTION_DAYS="1").stdout
 
     @pytest.mark.parametrize("age", ["", "60", "d", "-1d", "1y", "1.5d", "9999999d"])
     def test_an_age_that_is_none_is_refused(self, run: Run, age: str) -> None:

@@ -28,7 +28,7 @@ from aibridge.records import (
 )
 
 GROUP_LIMIT = 256
-COMMIT_TIMEOUT = 15.0  # seconds that a request waits for the store before it goes on without
+COMMIT_TIMEOUT = 10.0  # seconds that a request waits for the store before it goes on without it
 REPLAY_INTERVAL = 2.0  # seconds between attempts to empty the spool
 
 _log = structlog.get_logger("aibridge.recorder")
@@ -91,7 +91,15 @@ class _Job:
     make: Callable[[], Sequence[Record]]
     keep: bool
     done: "Future[None]" = field(default_factory=Future)
-    records: Sequence[Record] = ()
+    _made: list[Record] | None = None
+    _making: Lock = field(default_factory=Lock)
+
+    def records(self) -> list[Record]:
+        """Made once, whoever asks first: written twice, they still have the same ids."""
+        with self._making:
+            if self._made is None:
+                self._made = list(self.make())
+            return self._made
 
 
 class BackgroundRecorder:
@@ -138,15 +146,20 @@ class BackgroundRecorder:
     def settle(self, make: Callable[[], Sequence[Record]]) -> None:
         """Run `make` on the recorder's thread and make its records durable, in the store or in the spool.
 
-        Returns when that is done, or after COMMIT_TIMEOUT with the work still under way: the client's answer
-        is not held for ever. Raises RecordingError only if neither store nor spool took the records.
+        A store that hangs does not hold the client's answer for ever: after COMMIT_TIMEOUT the records go into
+        the spool from here, and do no harm if the store takes them later after all. Raises RecordingError only
+        if neither took them.
         """
-        job = _Job(make, keep=True)
+        job = _Job(lambda: self._permitted(make()), keep=True)
         self._jobs.put(job)
         try:
             job.done.result(COMMIT_TIMEOUT)
         except TimeoutError:
-            _log.error("the store is slow; an answer ends before its records are durable")
+            self._into_spool(job.records(), "the store is too slow")
+
+    def _permitted(self, records: Sequence[Record]) -> list[Record]:
+        permitted = (without_content(record, self._content) for record in records)
+        return [record for record in permitted if record is not None]
 
     def _run(self) -> None:
         while True:
@@ -173,19 +186,19 @@ class BackgroundRecorder:
         return group, True
 
     def _commit(self, group: list[_Job]) -> None:
-        ready = [job for job in group if self._made(job)]
+        ready = [job for job in group if self._makes_records(job)]
         try:
-            self._recorder.record([record for job in ready for record in job.records])
+            self._recorder.record([record for job in ready for record in job.records()])
         except RecordingError as error:
             self._separately(ready, error)
         else:
             for job in ready:
                 job.done.set_result(None)
 
-    def _made(self, job: _Job) -> bool:
+    @staticmethod
+    def _makes_records(job: _Job) -> bool:
         try:
-            records = (without_content(record, self._content) for record in job.make())
-            job.records = [record for record in records if record is not None]
+            job.records()
         except Exception as error:
             _log.exception("records could not be made")
             job.done.set_exception(RecordingError(str(error)))
@@ -200,7 +213,7 @@ class BackgroundRecorder:
             try:
                 if failures > 1 or len(jobs) == 1:
                     raise error
-                self._recorder.record(job.records)
+                self._recorder.record(job.records())
             except RecordingError as reason:
                 failures += 1
                 self._keep(job, reason)
@@ -212,14 +225,20 @@ class BackgroundRecorder:
             job.done.set_exception(reason)
             return
         try:
-            self._spool.append(job.records)
+            self._into_spool(job.records(), str(reason))
         except RecordingError as error:
-            _log.critical("records are lost", reason=str(reason), spool=str(error), count=len(job.records))
             job.done.set_exception(error)
         else:
-            _log.warning("the store did not take records; they wait in the spool", reason=str(reason))
-            self._degraded.set()
             job.done.set_result(None)
+
+    def _into_spool(self, records: Sequence[Record], reason: str) -> None:
+        try:
+            self._spool.append(records)
+        except RecordingError as error:
+            _log.critical("records are lost", reason=reason, spool=str(error), count=len(records))
+            raise
+        _log.warning("the store did not take records; they wait in the spool", reason=reason)
+        self._degraded.set()
 
     def _replay(self) -> None:
         try:

@@ -1,0 +1,1 @@
+"""Records in a database: the only folder that knows SQLAlchemy and alembic."""

@@ -1,0 +1,90 @@
+"""A fresh, empty database per test: always SQLite, and PostgreSQL as well if DATABASE_URL names a server."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.engine import URL
+
+from aibridge.settings import Database as DatabaseSettings
+from aibridge.storage.database import Database
+from aibridge.storage.recorder import SqlRecorder
+from aibridge.storage.tables import metadata
+
+MISSING = "DATABASE_URL names no PostgreSQL server: nothing was tested on PostgreSQL"
+
+
+def _postgresql_server() -> URL | None:
+    given = os.environ.get("DATABASE_URL", "")
+    if not given.startswith("postgres"):
+        return None
+    return make_url(DatabaseSettings(url=given).url)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if any(MISSING in str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])):
+        terminalreporter.write_line(MISSING, yellow=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/folder/aibridge.db"
+        return
+    server = _postgresql_server()
+    if server is None:
+        pytest.skip(MISSING)
+    schema = f"test_{uuid4().hex}"
+    engine = create_engine(server)
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE SCHEMA {schema}"))
+    yield server.update_query_dict({"options": f"-csearch_path={schema}"}).render_as_string(hide_password=False)
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+    engine.dispose()
+
+
+@pytest.fixture
+def empty_database(url: str) -> Iterator[Database]:
+    """A database without tables."""
+    database = Database(url)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def database(empty_database: Database) -> Database:
+    """A database with the current schema."""
+    empty_database.upgrade()
+    return empty_database
+
+
+@pytest.fixture
+def recorder(database: Database) -> SqlRecorder:
+    return SqlRecorder(database)
+
+
+class Stored:
+    """What is in the tables."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """All rows of `aibridge_{table}`."""
+        with self._database.reading() as connection:
+            found = connection.execute(metadata.tables[f"aibridge_{table}"].select())
+            return [dict(row) for row in found.mappings()]
+
+    def interception(self, interception_id: str) -> dict[str, Any]:
+        (row,) = (row for row in self.rows("interceptions") if row["id"] == interception_id)
+        return row
+
+
+@pytest.fixture
+def stored(database: Database) -> Stored:
+    return Stored(database)
