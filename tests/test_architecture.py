@@ -114,8 +114,7 @@ def test_imports_go_down_or_stay_in_the_folder(module: str) -> None:
         allowed = (
             here == there
             or FLOORS[there] < FLOORS[here]
-            or FLOORS[here] in (0, 6)
-            and FLOORS[there] == FLOORS[here]
+            or (FLOORS[here] in (0, 6) and FLOORS[there] == FLOORS[here])
         )
         assert allowed, f"{module} (floor {FLOORS[here]}) imports {name} (floor {FLOORS[there]})"
 

@@ -5,11 +5,14 @@ Clients and providers add fields and change their minds; what we record must not
 
 import json
 import math
+import re
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 
 _LARGEST = 2**63 - 1  # what a database's 64-bit column takes
+_LONG_NUMBER = re.compile(rb"\d{20}")
 
 
 def parse(text: bytes) -> Any:
@@ -18,17 +21,31 @@ def parse(text: bytes) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        try:
-            value = json.loads(text)
-            return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
+        return _standard_parse(text)
+
+
+def _standard_parse(text: bytes) -> Any:
+    try:
+        value = json.loads(text)
+        return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def parsed_object(text: bytes) -> dict[str, Any] | None:
     """The JSON object, or None if `text` is anything else."""
+    return _object(parse, text)
+
+
+def exact_object(text: bytes) -> dict[str, Any] | None:
+    """As `parsed_object`, with integers of any size, of which orjson makes floats. Looking for them costs a pass
+    over the text, so this is for what is recorded, not for the hot path."""
+    return _object(_standard_parse if _LONG_NUMBER.search(text) else parse, text)
+
+
+def _object(parser: Callable[[bytes], Any], text: bytes) -> dict[str, Any] | None:
     try:
-        value = parse(text)
+        value = parser(text)
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

@@ -28,14 +28,16 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 
 from aibridge.storage.column_types import json_text
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 
-# Seconds that a SQLite writer waits for another one.
+# Seconds that a SQLite writer waits for another one, and how long it sleeps between two attempts. It waits here
+# and not inside SQLite, where a gevent worker would stand still with it.
 LOCK_TIMEOUT = 5.0
+LOCK_RETRY = 0.005
 # Seconds to reach a PostgreSQL server; a readiness probe must not wait for the kernel to give up.
 CONNECT_TIMEOUT = 5
 # "aibridge" in ASCII: the advisory lock that stands for "somebody migrates this database".
@@ -91,13 +93,13 @@ class Database:
         """A transaction, committed at the end of the block or not at all. Raises StorageError."""
         with self._failures(), self._connected().writing.begin() as connection:
             if self._is_sqlite:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                _take_write_lock(connection)
             yield connection
 
     def check(self) -> list[str]:
         """Why the database cannot be used now; empty when it can. Creates nothing."""
         file = _file(self._url)
-        if file and not file.exists():
+        if file and not file.is_file():
             return [f"{self}: there is no such file yet; `aibridge db upgrade` makes it"]
         try:
             with self.reading() as connection:
@@ -149,6 +151,18 @@ class Database:
             raise StorageError(f"{self}: {_first_line(error)}") from error
 
 
+def _take_write_lock(connection: Connection) -> None:
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            return
+        except OperationalError as error:
+            if "locked" not in str(error.orig) or time.monotonic() > deadline:
+                raise
+        time.sleep(LOCK_RETRY)
+
+
 def _first_line(error: BaseException | None) -> str:
     """What went wrong, without the details: PostgreSQL quotes the values of the row there."""
     return str(error).partition("\n")[0]
@@ -166,7 +180,7 @@ def _sqlite(url: URL) -> _Engines:
     engine = create_engine(
         url,
         isolation_level="AUTOCOMMIT",
-        connect_args={"timeout": LOCK_TIMEOUT},
+        connect_args={"timeout": LOCK_RETRY},
         json_serializer=json_text,
         json_deserializer=orjson.loads,
         hide_parameters=True,

@@ -5,7 +5,8 @@ records that are stored already: a row is inserted only if its id is new, and an
 
 The store completes what only it knows: which interception asked for the tool call that this one answers.
 
-- parent: the interception that owns the newest tool usage with the correlating call id
+- parent: the interception that owns the newest tool usage with the correlating call id, if it is the same
+  actor's: some models number their calls from 0 in every conversation, and sessions of two people must not mix
 - root: the parent's root, or the parent itself
 - session: the client's own, else the root's, else the interception's id
 """
@@ -78,6 +79,7 @@ class Thread:
     """What a follow-up to `interception_id` inherits: the thread's root and the root's session."""
 
     interception_id: str
+    initiator_id: str
     root_id: str
     root_session_id: str
 
@@ -154,8 +156,8 @@ def _threaded(records: Sequence[Record], calls: dict[str, Call], threads: dict[s
 
 def _thread(record: InterceptionStarted, parent: Thread | None) -> Thread:
     if parent:
-        return Thread(record.id, parent.root_id, parent.root_session_id)
-    return Thread(record.id, record.id, record.client_session_id or record.id)
+        return Thread(record.id, record.initiator_id, parent.root_id, parent.root_session_id)
+    return Thread(record.id, record.initiator_id, record.id, record.client_session_id or record.id)
 
 
 def _started_row(record: InterceptionStarted, parent: Thread | None) -> Row:
@@ -209,6 +211,7 @@ _ROOTS = interceptions.alias("roots")
 _SELECT_THREADS = (
     select(
         interceptions.c.id,
+        interceptions.c.initiator_id,
         func.coalesce(interceptions.c.thread_root_id, interceptions.c.id),
         func.coalesce(_ROOTS.c.session_id, interceptions.c.thread_root_id, interceptions.c.session_id),
     )

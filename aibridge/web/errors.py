@@ -6,10 +6,18 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 
-from aibridge.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound
+from aibridge.errors import (
+    GatewayError,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    RequestTooLarge,
+)
 from aibridge.interception.gateway import Gateway
 from aibridge.protocols.interceptor import WireProtocol
 from aibridge.protocols.messages import MESSAGES
+from aibridge.settings import MIB
 
 INTERCEPTION_ID = "x-aibridge-interception-id"
 
@@ -32,6 +40,12 @@ def error_response(protocol: WireProtocol, error: GatewayError, interception_id:
     if interception_id is not None:
         response.headers[INTERCEPTION_ID] = interception_id
     return response
+
+
+def too_large(limit: int) -> RequestTooLarge:
+    """The refusal of a body over `limit` bytes."""
+    shown = f"{limit // MIB} MiB" if limit >= MIB else f"{limit} bytes"
+    return RequestTooLarge(f"the request body is larger than {shown}")
 
 
 def register_error_handlers(app: Flask, gateway: Gateway) -> None:

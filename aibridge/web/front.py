@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 
 import structlog
 from flask import Request, Response, request
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from aibridge.errors import (
     ClientGone,
@@ -30,12 +29,13 @@ from aibridge.settings import MIB
 from aibridge.upstream.call import IDLE, Headers, UpstreamRequest, UpstreamResponse
 from aibridge.web.auth import authenticate, private_headers
 from aibridge.web.client_watch import client_watch
-from aibridge.web.errors import INTERCEPTION_ID, error_response
+from aibridge.web.errors import INTERCEPTION_ID, error_response, too_large
 from aibridge.web.received import received_headers
 from aibridge.web.stream import AnswerStream, opening
 
 LARGEST_BODY = 128 * MIB  # of an answer that has to be held until it is whole
 LONGEST_NAME = 256  # of what clients call a model or themselves
+NOBODY_LISTENS = 499  # nginx's status for a client that closed the connection; nobody ever sees it
 
 SSE_HEADERS: Headers = (
     ("Content-Type", "text/event-stream; charset=utf-8"),
@@ -59,12 +59,15 @@ def bridged(gateway: Gateway, provider: Provider, protocol: WireProtocol, path: 
             return visit.answer(arrived)
         except GatewayError as error:
             return error_response(protocol, error)
+        except ClientGone:
+            return Response(status=NOBODY_LISTENS)
 
     return view
 
 
 class _Visit:
-    """One request on its way through the house. Raises GatewayError only before its interception began."""
+    """One request on its way through the house. Raises GatewayError and ClientGone only before its interception
+    began."""
 
     def __init__(
         self, gateway: Gateway, provider: Provider, protocol: WireProtocol, path: str, request: Request
@@ -97,7 +100,7 @@ class _Visit:
             return self._answered(exchange, response, payload)
         except ClientGone:
             exchange.settle(None, cancelled=True)
-            return Response(status=499)
+            return Response(status=NOBODY_LISTENS)
         except GatewayError as error:
             return self._failed(exchange, error)
         except Exception:
@@ -124,21 +127,22 @@ class _Visit:
             return _UNREADABLE, error
 
     def _body(self) -> bytes:
+        """The whole body. Raises RequestTooLarge, and ClientGone if it breaks off."""
         if self._declared_too_large():
             raise self._too_large()
-        self._request.max_content_length = self._gateway.settings.server.body_limit
-        try:
-            return self._request.get_data(cache=False)
-        except RequestEntityTooLarge:
-            raise self._too_large() from None
+        limit = self._gateway.settings.server.body_limit
+        body = self._request.stream.read(limit + 1)
+        if len(body) > limit:
+            raise self._too_large()
+        if len(body) < (self._request.content_length or 0):
+            raise ClientGone
+        return body
 
     def _declared_too_large(self) -> bool:
         return (self._request.content_length or 0) > self._gateway.settings.server.body_limit
 
     def _too_large(self) -> RequestTooLarge:
-        limit = self._gateway.settings.server.body_limit
-        shown = f"{limit // MIB} MiB" if limit >= MIB else f"{limit} bytes"
-        return RequestTooLarge(f"the request body is larger than {shown}")
+        return too_large(self._gateway.settings.server.body_limit)
 
     def _started(
         self, actor: Actor, credential: Credential, received: Headers, payload: Payload

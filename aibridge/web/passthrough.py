@@ -1,6 +1,7 @@
 """Views of the routes that are forwarded without being intercepted."""
 
 from collections.abc import Callable
+from typing import IO
 
 from flask import Request, Response, request
 
@@ -11,7 +12,7 @@ from aibridge.interception.headers import upstream_headers
 from aibridge.protocols.interceptor import WireProtocol
 from aibridge.upstream.call import Headers
 from aibridge.web.auth import authenticate, private_headers
-from aibridge.web.errors import error_response
+from aibridge.web.errors import error_response, too_large
 from aibridge.web.received import climbs, received_headers, target_below
 
 
@@ -30,16 +31,36 @@ def passed_through(gateway: Gateway, provider: Provider, shape: WireProtocol) ->
 def _forwarded(gateway: Gateway, provider: Provider, request: Request) -> Response:
     if climbs(request):
         raise NotFound("the path must not contain dot segments")
+    limit = gateway.settings.server.body_limit
+    length = _length(request)
+    if length is not None and length > limit:
+        raise too_large(limit)
     answer = provider.forward(
         ForwardedRequest(
             method=request.method,
             path=target_below(request, f"/{provider.name}"),
             headers=_headers(gateway, provider, request),
-            body=request.stream,
-            length=_length(request),
+            body=_Limited(request.stream, limit),
+            length=length,
         )
     )
     return Response(answer.body, answer.status, list(answer.headers), direct_passthrough=True)
+
+
+class _Limited:
+    """A body that is read while it is sent on; raises RequestTooLarge once it turns out to be too long."""
+
+    def __init__(self, stream: IO[bytes], limit: int) -> None:
+        self._stream = stream
+        self._limit = limit
+        self._read = 0
+
+    def read(self, size: int = -1) -> bytes:
+        piece = self._stream.read(size)
+        self._read += len(piece)
+        if self._read > self._limit:
+            raise too_large(self._limit)
+        return piece
 
 
 def _headers(gateway: Gateway, provider: Provider, request: Request) -> Headers:

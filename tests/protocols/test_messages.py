@@ -1,6 +1,7 @@
 """The Messages protocol, pure: whole conversations in, the same bytes and the right records out."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import anthropic
@@ -112,7 +113,7 @@ def test_the_sdk_rebuilds_the_providers_message_from_what_the_client_gets(data: 
     assert conversation.blocking is not None
     cuts = sorted(data.draw(st.lists(st.integers(0, len(conversation.stream)), max_size=20)))
     borders = [0, *cuts, len(conversation.stream)]
-    pieces = [conversation.stream[a:b] for a, b in zip(borders, borders[1:], strict=False)]
+    pieces = [conversation.stream[a:b] for a, b in pairwise(borders)]
     interceptor = start(MESSAGES.parse(conversation.request))
     client_bytes = relayed(interceptor, pieces)
 

@@ -9,8 +9,8 @@ import pytest
 from aibridge import settings
 from aibridge.errors import UpstreamError
 from aibridge.interception.gateway import ForwardedRequest, Provider
-from aibridge.providers.sandbox import sandbox_provider
 from aibridge.providers.sandbox import provider as provider_module
+from aibridge.providers.sandbox import sandbox_provider
 from aibridge.upstream.call import IDLE, UpstreamRequest
 from tests.protocols.test_messages import sdk_message
 

@@ -103,7 +103,7 @@ def get(url: str, tls: ssl.SSLContext | None = None) -> str:
 
 def test_tls_is_verified(tls_port: int, trusting: ssl.SSLContext) -> None:
     assert get(f"https://127.0.0.1:{tls_port}/x", trusting) == "GET /x HTTP/1.1"
-    with pytest.raises(httpx2.ConnectError, match="(?i)certificate"):
+    with pytest.raises(httpx2.ConnectError, match=r"(?i)certificate"):
         get(f"https://127.0.0.1:{tls_port}/x")
 
 

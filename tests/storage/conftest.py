@@ -1,6 +1,5 @@
-"""A fresh, empty database per test: always SQLite, and PostgreSQL as well if DATABASE_URL names a server."""
+"""A fresh, empty database per test: always SQLite, and PostgreSQL as well where there is a server."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,26 +7,11 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
-from sqlalchemy.engine import URL
 
 from aibridge.settings import Database as DatabaseSettings
 from aibridge.storage.database import Database
 from aibridge.storage.recorder import SqlRecorder
 from aibridge.storage.tables import metadata
-
-MISSING = "DATABASE_URL names no PostgreSQL server: nothing was tested on PostgreSQL"
-
-
-def _postgresql_server() -> URL | None:
-    given = os.environ.get("DATABASE_URL", "")
-    if not given.startswith("postgres"):
-        return None
-    return make_url(DatabaseSettings(url=given).url)
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if any(MISSING in str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])):
-        terminalreporter.write_line(MISSING, yellow=True)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -35,9 +19,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/folder/aibridge.db"
         return
-    server = _postgresql_server()
-    if server is None:
-        pytest.skip(MISSING)
+    server = make_url(DatabaseSettings(url=request.getfixturevalue("postgresql")).url)
     schema = f"test_{uuid4().hex}"
     engine = create_engine(server)
     with engine.begin() as connection:

@@ -239,6 +239,14 @@ class TestThreads:
         recorder.record([tool_usage(started(), "call_1"), answer])
         assert thread(stored.interception(answer.id)) == (None, None, answer.id)
 
+    def test_nobody_joins_another_actors_thread(self, recorder: SqlRecorder, stored: Stored) -> None:
+        first = started(initiator_id="alice")
+        recorder.record([first, tool_usage(first, "call_0")])
+        answer = started(initiator_id="bob", correlating_tool_call_id="call_0")
+        recorder.record([answer])
+        assert stored.interception(answer.id)["thread_parent_id"] is None
+        assert stored.interception(answer.id)["session_id"] == answer.id
+
     def test_an_empty_call_id_correlates_nothing(self, recorder: SqlRecorder, stored: Stored) -> None:
         first, second = started(), started(correlating_tool_call_id="")
         recorder.record([first, tool_usage(first, ""), tool_usage(first, None), second])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aibridge.protocols.interceptor import Observation, Observed, ProviderError
-from aibridge.protocols.reading import count, dumped, mapping, parsed_object, sequence, text
+from aibridge.protocols.reading import count, dumped, exact_object, mapping, parsed_object, sequence, text
 from aibridge.protocols.sse import Event
 from aibridge.records import ModelThought, PromptUsage, TokenUsage, ToolUsage
 
@@ -80,7 +80,7 @@ class MessagesAccount:
                 self._error = _provider_error(data)
 
     def body(self, body: bytes) -> None:
-        data = parsed_object(body)
+        data = exact_object(body)
         if data is None:
             return
         self._finished = True

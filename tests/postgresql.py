@@ -1,0 +1,45 @@
+"""A PostgreSQL server of the tests' own, where its programs are installed."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def programs() -> Path | None:
+    """The folder of initdb and pg_ctl, which distributions keep off the PATH; None if there is none."""
+    found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")]
+    on_path = shutil.which("pg_ctl")
+    if on_path:
+        found.insert(0, Path(on_path).resolve().parent)
+    return found[0] if found else None
+
+
+@contextmanager
+def running_server(folder: Path) -> Iterator[str]:
+    """The URL of a new server on a free port of 127.0.0.1. It refuses to run as root, so then as somebody else."""
+    owner = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
+    data = tempfile.mkdtemp(prefix="aibridge-postgresql-")
+    os.chown(data, owner.pw_uid, owner.pw_gid)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    def run(program: str, *arguments: str) -> None:
+        user = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if os.getuid() == 0 else {}
+        subprocess.run(
+            (folder / program, "-D", data, *arguments), cwd=data, check=True, stdout=subprocess.DEVNULL, **user
+        )
+
+    try:
+        run("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+        options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={data} -c fsync=off"
+        run("pg_ctl", "-w", "-l", f"{data}/log", "-o", options, "start")
+        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    finally:
+        run("pg_ctl", "-w", "-m", "immediate", "stop")
+        shutil.rmtree(data)
