@@ -145,6 +145,8 @@ def _threaded(records: Sequence[Record], calls: dict[str, Call], threads: dict[s
         if isinstance(record, InterceptionStarted):
             call = calls.get(record.correlating_tool_call_id or "")
             parent = threads.get(call.interception_id) if call else None
+            if parent is not None and parent.initiator_id != record.initiator_id:
+                parent = None
             rows.append(_started_row(record, parent))
             threads[record.id] = _thread(record, parent)
         elif isinstance(record, ToolUsage) and record.provider_tool_call_id:
