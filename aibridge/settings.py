@@ -367,3 +367,8 @@ def timeouts_of(provider: Provider, general: UpstreamTimeouts) -> UpstreamTimeou
         connect_timeout=provider.connect_timeout or general.connect_timeout,
         read_timeout=provider.read_timeout or general.read_timeout,
     )
+
+
+def first_key(provider: Provider) -> str | None:
+    """The configured key that is used."""
+    return provider.keys[0].get_secret_value() if provider.keys else None

@@ -228,9 +228,9 @@ def test_a_provider_that_does_not_accept_is_a_timeout(http: httpx2.Client) -> No
 
 def test_the_client_still_makes_its_own_requests(fake: FakeProvider, http: httpx2.Client) -> None:
     """Our override must not get in the way of the rest of the SDK."""
-    from aibridge.providers.anthropic import _Client
+    from aibridge.providers.anthropic import AnthropicClient
 
     fake.reply(Reply.json({"input_tokens": 3}))
-    client = _Client(api_key="k", base_url=fake.url, http_client=http, max_retries=0)
+    client = AnthropicClient(api_key="k", base_url=fake.url, http_client=http, max_retries=0)
     counted = client.messages.count_tokens(model="m", messages=[{"role": "user", "content": "hi"}])
     assert counted.input_tokens == 3
