@@ -12,3 +12,4 @@ def intercept(response: UpstreamResponse, interceptor: Interceptor) -> Iterator[
     with closing(response.body):
         for chunk in response.body:
             yield interceptor.feed(chunk) if chunk else IDLE
+        yield interceptor.finish()

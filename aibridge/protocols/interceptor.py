@@ -49,8 +49,14 @@ class Interceptor(Protocol):
     def feed(self, chunk: bytes) -> bytes:
         """Take what the provider sent; return what the client gets instead (mostly the same object)."""
 
+    def finish(self) -> bytes:
+        """The provider's answer has come to a clean end; return what was held back and still belongs to it."""
+
     def observe(self) -> Observation:
         """What has been seen so far. Costs as much as the answer is long: called once, at the end."""
+
+
+Intercept = Callable[[Payload, str, int, bool], Interceptor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class WireProtocol:
 
     name: str
     parse: Callable[[bytes], Payload]
-    intercept: Callable[[Payload, str, int, bool], Interceptor]
+    intercept: Intercept
     error_body: Callable[[str, str, str | None], bytes]
     error_event: Callable[[str, str, str | None], bytes]
     ping: bytes

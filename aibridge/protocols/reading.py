@@ -70,6 +70,15 @@ def count(value: Any) -> int:
     return int(min(max(value, 0), _LARGEST))
 
 
+def plain_values(values: dict[str, Any]) -> dict[str, Any]:
+    """The members that are texts or numbers which a database holds."""
+    return {str(name): value for name, value in values.items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | float) or (isinstance(value, int) and count(value) == value)
+
+
 def dumped(value: Any) -> str:
     """JSON text of a parsed value."""
     try:

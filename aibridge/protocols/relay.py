@@ -4,31 +4,35 @@ The hot path only keeps the chunks. They are read when the answer is over, on a 
 earlier when so much has gathered that keeping it would cost too much memory.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
-from aibridge.protocols.interceptor import Observation
+from aibridge.protocols.answer import Answer, failed
+from aibridge.protocols.interceptor import Intercept, Interceptor, Observation, Payload
 from aibridge.protocols.sse import Decoder, Event
 
 KEPT_LIMIT = 1024 * 1024
 
 
 class Account(Protocol):
-    """What a protocol makes of an answer."""
+    """What a protocol makes of a successful answer, fed as events or as one body."""
 
     def event(self, event: Event) -> None: ...
 
     def body(self, body: bytes) -> None: ...
 
-    def failure(self, status: int, body: bytes) -> None: ...
-
-    def observation(self, notes: tuple[str, ...]) -> Observation: ...
+    def answer(self) -> Answer: ...
 
 
 class Relay:
     """An Interceptor that changes nothing."""
 
-    def __init__(self, account: Account, status: int, event_stream: bool) -> None:
+    def __init__(
+        self, account: Account, payload: Payload, interception_id: str, status: int, event_stream: bool
+    ) -> None:
         self._account = account
+        self._prompt = payload.prompt
+        self._interception_id = interception_id
         self._status = status
         self._decoder = Decoder() if event_stream and status < 400 else None
         self._kept: list[bytes] = []
@@ -41,23 +45,37 @@ class Relay:
             self._read(self._decoder)
         return chunk
 
+    def finish(self) -> bytes:
+        return b""
+
     def observe(self) -> Observation:
-        if self._decoder is not None:
-            self._read(self._decoder)
-        elif self._status < 400:
+        return self._answer().observation(self._interception_id, self._prompt)
+
+    def _answer(self) -> Answer:
+        if self._status >= 400:
+            return failed(self._status, b"".join(self._kept))
+        if self._decoder is None:
             self._account.body(b"".join(self._kept))
-        else:
-            self._account.failure(self._status, b"".join(self._kept))
-        return self._account.observation(self._notes())
+            return self._account.answer()
+        self._read(self._decoder)
+        answer = self._account.answer()
+        if self._decoder.oversized:
+            answer.notes = (*answer.notes, f"{self._decoder.oversized} events were too large to be understood")
+        return answer
 
     def _read(self, decoder: Decoder) -> None:
         kept, self._kept, self._size = b"".join(self._kept), [], 0
         for event in decoder.feed(kept):
             self._account.event(event)
 
-    def _notes(self) -> tuple[str, ...]:
-        oversized = self._decoder.oversized if self._decoder else 0
-        return (f"{oversized} events were too large to be understood",) if oversized else ()
+
+def relay(account: Callable[[Payload], Account]) -> Intercept:
+    """The `intercept` of a protocol that only has an account of its own."""
+
+    def intercept(payload: Payload, interception_id: str, status: int, event_stream: bool) -> Interceptor:
+        return Relay(account(payload), payload, interception_id, status, event_stream)
+
+    return intercept
 
 
 class Opaque:
@@ -65,6 +83,9 @@ class Opaque:
 
     def feed(self, chunk: bytes) -> bytes:
         return chunk
+
+    def finish(self) -> bytes:
+        return b""
 
     def observe(self) -> Observation:
         return Observation((), finished=True, notes=("the answer came in an unknown content encoding",))

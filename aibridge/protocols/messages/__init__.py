@@ -1,15 +1,11 @@
 """Anthropic's Messages API."""
 
 from aibridge.protocols.envelopes import anthropic_error
-from aibridge.protocols.interceptor import Interceptor, Payload, WireProtocol
+from aibridge.protocols.interceptor import WireProtocol
 from aibridge.protocols.messages.accounting import MessagesAccount
 from aibridge.protocols.messages.payload import parse
-from aibridge.protocols.relay import Relay
+from aibridge.protocols.relay import relay
 from aibridge.protocols.sse import encode
-
-
-def _intercept(payload: Payload, interception_id: str, status: int, event_stream: bool) -> Interceptor:
-    return Relay(MessagesAccount(interception_id, payload.prompt), status, event_stream)
 
 
 def _error_event(kind: str, message: str, request_id: str | None) -> bytes:
@@ -19,7 +15,7 @@ def _error_event(kind: str, message: str, request_id: str | None) -> bytes:
 MESSAGES = WireProtocol(
     name="messages",
     parse=parse,
-    intercept=_intercept,
+    intercept=relay(lambda _: MessagesAccount()),
     error_body=anthropic_error,
     error_event=_error_event,
     ping=encode("ping", b'{"type": "ping"}'),

@@ -1,0 +1,132 @@
+"""What one provider response told, in no protocol's words, and the records that it becomes.
+
+The protocols' accounts differ in where they find things; what they make of them is the same and stands here.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from aibridge.protocols.interceptor import Observation, Observed, ProviderError
+from aibridge.protocols.reading import dumped, mapping, parsed_object, text
+from aibridge.records import ModelThought, PromptUsage, TokenUsage, ToolUsage
+
+# Roughly what English text and code come to; used only where a cut stream leaves a count unknown.
+CHARACTERS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """`input` is without what the cache served or stored. `extra` are classes without a column of their own."""
+
+    input: int
+    output: int
+    cache_read: int = 0
+    cache_write: int = 0
+    estimated: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A tool call. `arguments` is JSON text, or whatever came of it. `hosted` is the type of a call that the
+    provider ran itself; "" for one that the client has to run."""
+
+    name: str
+    arguments: str
+    call_id: str = ""
+    item_id: str = ""
+    hosted: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """`source`: `thinking`, `reasoning_summary`, `commentary` or `reasoning_content`."""
+
+    content: str
+    source: str
+
+
+@dataclass(slots=True)
+class Answer:
+    """`begun`: the provider gave a response at all. `finished`: it came to the protocol's own end."""
+
+    response_id: str = ""
+    model: str = ""
+    begun: bool = False
+    finished: bool = False
+    error: ProviderError | None = None
+    tokens: Tokens | None = None
+    calls: list[Call] = field(default_factory=list)
+    thoughts: list[Thought] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+
+    def observation(self, interception_id: str, prompt: str | None) -> Observation:
+        records = tuple(self._records(interception_id, prompt)) if self.begun else ()
+        return Observation(records, self.finished, self.error, self.notes)
+
+    def _records(self, interception_id: str, prompt: str | None) -> list[Observed]:
+        records: list[Observed] = []
+        if prompt is not None:
+            records.append(
+                PromptUsage(interception_id=interception_id, provider_response_id=self.response_id, prompt=prompt)
+            )
+        if self.tokens is not None:
+            records.append(self._usage(interception_id, self.tokens))
+        records += [self._tool(interception_id, call) for call in self.calls]
+        records += [
+            ModelThought(
+                interception_id=interception_id, content=thought.content, metadata={"source": thought.source}
+            )
+            for thought in self.thoughts
+            if thought.content
+        ]
+        return records
+
+    def _usage(self, interception_id: str, tokens: Tokens) -> TokenUsage:
+        return TokenUsage(
+            interception_id=interception_id,
+            provider_response_id=self.response_id,
+            provider_model=self.model,
+            input_tokens=tokens.input,
+            output_tokens=tokens.output,
+            cache_read_input_tokens=tokens.cache_read,
+            cache_write_input_tokens=tokens.cache_write,
+            estimated=tokens.estimated,
+            metadata=tokens.extra,
+        )
+
+    def _tool(self, interception_id: str, call: Call) -> ToolUsage:
+        return ToolUsage(
+            interception_id=interception_id,
+            provider_response_id=self.response_id,
+            provider_tool_call_id=call.call_id or None,
+            provider_item_id=call.item_id or None,
+            tool=call.name,
+            input=call.arguments,
+            metadata={"type": call.hosted} if call.hosted else {},
+        )
+
+
+def failed(status: int, body: bytes) -> Answer:
+    """An answer with an error status: nothing was used, only the reason counts."""
+    data = parsed_object(body)
+    error = provider_error(data, status) if data else ProviderError(_plain(body), status=status)
+    return Answer(finished=True, error=error)
+
+
+def provider_error(data: dict[str, Any], status: int | None = None) -> ProviderError:
+    """The error in a body or an event, wherever the provider put it: `error` is an object or a text, or the
+    fields stand at the top."""
+    error = mapping(data.get("error"))
+    message = text(error.get("message")) or text(data.get("error")) or text(data.get("message")) or dumped(data)
+    kind = text(error.get("type")) or text(error.get("code")) or text(data.get("code"))
+    return ProviderError(message, kind, status)
+
+
+def estimated_tokens(characters: int) -> int:
+    return math.ceil(characters / CHARACTERS_PER_TOKEN)
+
+
+def _plain(body: bytes) -> str:
+    return body[:1024].decode("utf-8", "replace")
