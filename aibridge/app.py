@@ -9,8 +9,11 @@ from aibridge.interception.gateway import Gateway, Provider
 from aibridge.interception.recorder import BackgroundRecorder, Recorders
 from aibridge.interception.spool import Spool
 from aibridge.providers.anthropic import anthropic_provider
+from aibridge.providers.bedrock import bedrock_provider
+from aibridge.providers.copilot import copilot_provider
+from aibridge.providers.openai import openai_provider
 from aibridge.providers.sandbox import sandbox_provider
-from aibridge.providers.transport import http_client
+from aibridge.providers.transport import HttpClient, http_client
 from aibridge.records import Recorder
 from aibridge.settings import Settings
 from aibridge.storage.database import Database
@@ -18,15 +21,25 @@ from aibridge.storage.recorder import SqlRecorder
 from aibridge.storage.tokens import Tokens
 from aibridge.telemetry.logging import log_records
 from aibridge.web.anthropic import anthropic_blueprint
+from aibridge.web.bedrock import bedrock_blueprint
+from aibridge.web.copilot import copilot_blueprint
 from aibridge.web.errors import register_error_handlers
 from aibridge.web.health import health_blueprint
+from aibridge.web.openai import openai_blueprint
 from aibridge.web.sandbox import sandbox_blueprint
 
 EXTENSION = "aibridge"
 
-BLUEPRINTS: dict[str, Callable[[Gateway, Provider], Blueprint]] = {
-    "anthropic": anthropic_blueprint,
-    "sandbox": sandbox_blueprint,
+Build = Callable[[configuration.Provider, configuration.UpstreamTimeouts, HttpClient], Provider]
+Routes = Callable[[Gateway, Provider], Blueprint]
+
+# What a provider's type stands for: how it is reached, and which routes it has.
+PROVIDER_TYPES: dict[str, tuple[Build, Routes]] = {
+    "anthropic": (anthropic_provider, anthropic_blueprint),
+    "bedrock": (bedrock_provider, bedrock_blueprint),
+    "openai": (openai_provider, openai_blueprint),
+    "copilot": (copilot_provider, copilot_blueprint),
+    "sandbox": (sandbox_provider, sandbox_blueprint),
 }
 
 
@@ -57,7 +70,8 @@ def create_app(
     app.extensions[EXTENSION] = gateway
     app.register_blueprint(health_blueprint(gateway))
     for provider in gateway.providers.values():
-        app.register_blueprint(BLUEPRINTS[provider.type](gateway, provider))
+        _, routes = PROVIDER_TYPES[provider.type]
+        app.register_blueprint(routes(gateway, provider))
     register_error_handlers(app, gateway)
     return app
 
@@ -71,14 +85,7 @@ def gateway_of(app: Flask) -> Gateway:
 
 def _providers(settings: Settings) -> list[Provider]:
     """One HTTP client serves all of them: connections and the TLS context are the process's."""
-    moment = min(1.0, settings.server.ping_interval / 4)
-    client = http_client(moment)
-
-    def build(provider: configuration.Provider) -> Provider:
-        match provider.type:
-            case "anthropic":
-                return anthropic_provider(provider, settings.upstream, client)
-            case "sandbox":
-                return sandbox_provider(provider, moment)
-
-    return [build(provider) for provider in settings.providers]
+    client = http_client(moment=min(1.0, settings.server.ping_interval / 4))
+    return [
+        PROVIDER_TYPES[provider.type][0](provider, settings.upstream, client) for provider in settings.providers
+    ]

@@ -6,6 +6,7 @@
     |-- Forbidden                 403  known, but not allowed
     |-- NotFound                  404  no such route
     |-- MethodNotAllowed          405  the route exists, the method does not
+    |-- UpgradeRequired           426  a websocket was asked for; there is only HTTP
     |-- RequestTooLarge           413  the body is over server.body_limit
     |-- Unavailable               503  not now: the interception cannot be recorded
     |-- UpstreamError             502  the provider could not be reached, or made no sense
@@ -57,6 +58,10 @@ class MethodNotAllowed(GatewayError):
     def __init__(self, message: str, *, allowed: tuple[str, ...]) -> None:
         super().__init__(message)
         self.allowed = allowed
+
+
+class UpgradeRequired(GatewayError):
+    status, kind, category = 426, "upgrade_required", "bad_request"
 
 
 class RequestTooLarge(GatewayError):

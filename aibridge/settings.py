@@ -9,6 +9,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -42,7 +43,11 @@ CONVENTIONAL: dict[str, tuple[str, str]] = {
 # Providers that exist without any [[providers]] entry: name -> (key variable, base URL variable).
 CONVENTIONAL_PROVIDERS = {
     "anthropic": ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"),
+    "openai": ("OPENAI_API_KEY", "OPENAI_BASE_URL"),
 }
+
+# Fields of a provider that mean something to one type only.
+BEDROCK_ONLY = ("region", "model", "small_fast_model", "access_key", "access_key_secret", "session_token")
 
 
 class SettingsError(Exception):
@@ -94,6 +99,7 @@ Secret = Annotated[SecretStr, BeforeValidator(_secret), AfterValidator(_not_blan
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 Seconds = Annotated[float, Field(gt=0)]
+BedrockModel = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
 
 
 class Section(BaseModel):
@@ -171,17 +177,50 @@ class CircuitBreaker(Section):
 
 class Provider(Section):
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", description="first part of its routes")
-    type: Literal["anthropic", "sandbox"] = Field(description="which API it speaks")
+    type: Literal["anthropic", "bedrock", "openai", "copilot", "sandbox"] = Field(
+        description="which API it speaks"
+    )
     base_url: HttpUrl | None = Field(None, description="where it is; the type's own default if absent")
     keys: tuple[Secret, ...] = Field((), description="its keys; none: users bring their own")
     connect_timeout: Seconds | None = Field(None, description="instead of upstream.connect_timeout")
     read_timeout: Seconds | None = Field(None, description="instead of upstream.read_timeout")
+    request_usage: bool = Field(True, description="ask for the usage of streamed chats, and hide the answer")
     retry: Retry | None = Field(None, description="when to try again")
     circuit_breaker: CircuitBreaker | None = Field(None, description="when to stop trying")
     actor_headers: dict[Literal["id"], HeaderName] | None = Field(
         None, description="headers that tell the provider who asked; absent: none"
     )
     dump_dir: str = Field("", description="where its conversations are dumped; empty: nowhere")
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] | None = Field(None, description="bedrock: AWS region")
+    model: BedrockModel | None = Field(None, description="bedrock: the model that answers")
+    small_fast_model: BedrockModel | None = Field(None, description="bedrock: the one that answers for haiku")
+    access_key: Secret | None = Field(None, description="bedrock: access key id; absent: AWS's default chain")
+    access_key_secret: Secret | None = Field(None, description="bedrock: secret access key")
+    session_token: Secret | None = Field(None, description="bedrock: session token of temporary keys")
+
+    @model_validator(mode="after")
+    def _only_bedrock_has_bedrocks_fields(self) -> Self:
+        given = next((name for name in BEDROCK_ONLY if getattr(self, name) is not None), None)
+        if given and self.type != "bedrock":
+            raise ValueError(f"{given} is only for type bedrock")
+        return self
+
+    @model_validator(mode="after")
+    def _bedrock_is_complete(self) -> Self:
+        pair = (self.access_key is not None, self.access_key_secret is not None)
+        problems = {
+            "type bedrock needs region or base_url": not (self.region or self.base_url),
+            "type bedrock needs model": self.model is None,
+            "type bedrock needs small_fast_model": self.small_fast_model is None,
+            "type bedrock has access_key and access_key_secret instead of keys": bool(self.keys),
+            "access_key and access_key_secret must be given together": pair[0] != pair[1],
+            "session_token needs access_key and access_key_secret": self.session_token and not any(pair),
+            "type bedrock needs boto3, which is not installed (pip install boto3)": find_spec("boto3") is None,
+        }
+        problem = next((problem for problem, holds in problems.items() if holds), None)
+        if problem and self.type == "bedrock":
+            raise ValueError(problem)
+        return self
 
 
 class McpServer(Section):
@@ -367,6 +406,10 @@ def timeouts_of(provider: Provider, general: UpstreamTimeouts) -> UpstreamTimeou
         connect_timeout=provider.connect_timeout or general.connect_timeout,
         read_timeout=provider.read_timeout or general.read_timeout,
     )
+
+
+def revealed(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
 
 
 def first_key(provider: Provider) -> str | None:

@@ -30,10 +30,10 @@ def running_server(folder: Path) -> Iterator[str]:
         port = free.getsockname()[1]
 
     def run(program: str, *arguments: str) -> None:
-        user = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if os.getuid() == 0 else {}
-        subprocess.run(
-            (folder / program, "-D", data, *arguments), cwd=data, check=True, stdout=subprocess.DEVNULL, **user
-        )
+        command = (str(folder / program), "-D", data, *arguments)
+        if os.getuid() == 0:
+            command = ("setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups", *command)
+        subprocess.run(command, cwd=data, check=True, stdout=subprocess.DEVNULL)
 
     try:
         run("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")

@@ -32,6 +32,8 @@ FLOORS = {
 # Who may import a vendor's package.
 VENDORS = {
     "anthropic": {"aibridge.providers"},
+    "boto3": {"aibridge.providers"},
+    "botocore": {"aibridge.providers"},
     "httpx2": {"aibridge.providers"},
     "httptools": {"aibridge.providers"},
     "requests": {"aibridge.providers"},
@@ -50,6 +52,7 @@ VENDORS = {
 LATE_IMPORTS = {
     ("aibridge", "aibridge.app"),  # reading the settings must not import the web stack
     ("aibridge", "aibridge.settings"),
+    ("aibridge.providers.bedrock_events", "botocore.eventstream"),  # optional: only Bedrock needs it
     ("aibridge.serving.patching", "gevent"),  # optional: only that worker class needs it
 }
 

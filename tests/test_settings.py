@@ -1,5 +1,6 @@
 """Settings: where they come from, what is refused and how it is said."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,62 @@ def test_open_mode_may_listen_beyond_loopback_when_told_so() -> None:
 def test_settings_that_nothing_acts_on_yet_are_named() -> None:
     file = '[limits]\nrate = "5/minute"\n[[mcp_servers]]\nname = "m"\nurl = "https://m.test/mcp"'
     assert load(file).without_effect() == ["limits", "mcp_servers"]
+
+
+BEDROCK = {
+    "name": '"b"',
+    "type": '"bedrock"',
+    "region": '"eu-west-1"',
+    "model": '"eu.anthropic.claude-sonnet-4-5-20250929-v1:0"',
+    "small_fast_model": '"arn:aws:bedrock:eu-west-1:1:inference-profile/eu.anthropic.claude-haiku-4-5-v1:0"',
+}
+PAIR = {"access_key": '"AKIDEXAMPLE"', "access_key_secret": f'"{SECRET}"'}
+
+
+def provider_entry(**fields: str | None) -> str:
+    lines = [f"{name} = {value}" for name, value in fields.items() if value is not None]
+    return "\n".join(["[[providers]]", *lines])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        PAIR,
+        {**PAIR, "session_token": f'"{SECRET}"'},
+        {"region": None, "base_url": '"https://bedrock.test"'},
+    ],
+)
+def test_bedrock_needs_models_and_a_place_and_no_keys(fields: dict[str, str | None]) -> None:
+    settings = load(provider_entry(**{**BEDROCK, **fields}))
+    assert settings.providers[0].type == "bedrock"
+    assert SECRET not in repr(settings)
+    assert SECRET not in repr(effective(settings))
+
+
+BEDROCK_REFUSALS: list[tuple[dict[str, str | None], str]] = [
+    ({"region": None}, "providers.0: type bedrock needs region or base_url"),
+    ({"model": None}, "providers.0: type bedrock needs model"),
+    ({"small_fast_model": None}, "providers.0: type bedrock needs small_fast_model"),
+    ({"model": '""'}, "providers.0.model"),
+    ({"model": '".."'}, "providers.0.model"),
+    ({"region": '"eu west"'}, "providers.0.region"),
+    ({"access_key": '"AKIDEXAMPLE"'}, "access_key and access_key_secret must be given together"),
+    ({"access_key_secret": f'"{SECRET}"'}, "access_key and access_key_secret must be given together"),
+    ({"session_token": f'"{SECRET}"'}, "session_token needs access_key and access_key_secret"),
+    ({"keys": f'["{SECRET}"]'}, "access_key and access_key_secret instead of keys"),
+    ({**PAIR, "access_key_secret": '" "'}, "providers.0.access_key_secret: is empty"),
+    ({"type": '"anthropic"'}, "providers.0: region is only for type bedrock"),
+    ({"type": '"sandbox"', "region": None}, "providers.0: model is only for type bedrock"),
+]
+
+
+@pytest.mark.parametrize(("fields", "words"), BEDROCK_REFUSALS)
+def test_what_bedrock_refuses(fields: dict[str, str | None], words: str) -> None:
+    assert words in refusal(provider_entry(**{**BEDROCK, **fields}))
+
+
+def test_bedrock_without_boto3_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    assert "needs boto3, which is not installed" in refusal(provider_entry(**BEDROCK))
+    assert load(provider_entry(name='"s"', type='"sandbox"')).providers[0].type == "sandbox"

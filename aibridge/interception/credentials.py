@@ -12,15 +12,19 @@ AuthHeader = Literal["x-api-key", "authorization"]
 
 @dataclass(frozen=True, slots=True)
 class CredentialRules:
-    """Where a provider's clients put their key, first match first, and where the configured key goes."""
+    """Where a provider's clients put their key, first match first, and where the configured key goes. With a
+    `fixed` credential there is nothing to choose: no key of a client's is looked at."""
 
     accepted: tuple[AuthHeader, ...]
     central: AuthHeader
     key: str | None = field(default=None, repr=False)
+    fixed: Credential | None = None
 
 
 def resolve(received: Headers, rules: CredentialRules, *, allow_byok: bool) -> Credential:
     """The credential of this request. Raises Forbidden (BYOK is off) or Unauthorized (there is none)."""
+    if rules.fixed is not None:
+        return rules.fixed
     for name in rules.accepted:
         secret = _secret(received, name)
         if secret:

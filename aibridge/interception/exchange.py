@@ -36,6 +36,7 @@ class Exchange:
         self._clock = clock
         self._arrived = arrived
         self._called: float | None = None
+        self._attempts = 0
         self._first_byte: float | None = None
         self._verdict: Verdict | None = None
         self._settling = Lock()
@@ -49,7 +50,8 @@ class Exchange:
             raise Unavailable("the interception cannot be recorded", retry_after=5) from None
 
     def call(self, upstream: Upstream, request: UpstreamRequest) -> UpstreamResponse:
-        self._called = self._clock()
+        self._called = self._called or self._clock()
+        self._attempts += 1
         return upstream(request)
 
     def first_byte(self) -> None:
@@ -115,7 +117,7 @@ class Exchange:
             error_type=verdict.error_type,
             error_message=shortened(verdict.error_message) if verdict.error_message else None,
             rounds=1 if called else 0,
-            attempts=1 if called else 0,
+            attempts=self._attempts,
             notes=notes,
         )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from aibridge.interception.credentials import CredentialRules
+from aibridge.interception.metering import Meter
 from aibridge.interception.model import Actor
 from aibridge.interception.recorder import BackgroundRecorder
 from aibridge.settings import Settings
@@ -37,7 +38,8 @@ class Forward(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """One configured provider. `defaults` are headers sent where the client sent none."""
+    """One configured provider. `defaults` are headers sent where the client sent none; `mount` is the part of its
+    routes that its base URL has already; `model_for` tells which model is used instead of the one asked for."""
 
     name: str
     type: str
@@ -46,6 +48,9 @@ class Provider:
     credentials: CredentialRules
     defaults: Headers = ()
     actor_headers: tuple[tuple[str, str], ...] = ()
+    mount: str = ""
+    meter: Meter = field(default_factory=Meter)
+    model_for: Callable[[str], str] = field(default=lambda asked: asked)
 
 
 VerifyToken = Callable[[str], Actor | None]

@@ -16,7 +16,6 @@ _BY_STATUS = {
     403: "unauthorized",
     429: "rate_limited",
     408: "timeout",
-    529: "overloaded",
 }
 
 # The error types that providers name inside a stream, where there is no status.
@@ -31,6 +30,9 @@ _BY_TYPE = {
     "overloaded_error": "overloaded",
     "api_error": "server_error",
     "server_error": "server_error",
+    "rate_limit_exceeded": "rate_limited",
+    "insufficient_quota": "rate_limited",
+    "server_is_overloaded": "overloaded",
 }
 
 
@@ -45,12 +47,12 @@ class Verdict:
 
 
 def judge(observation: Observation, failure: GatewayError | None, *, cancelled: bool) -> Verdict:
-    """The first of these that holds: the client left, we failed, the provider said it failed, the answer is
-    not whole, all is well."""
-    if cancelled:
-        return Verdict("cancelled", "unknown", "the client closed the connection")
+    """The first of these that holds: we failed, the provider said that it did, the client left before the end, the
+    answer is not whole, all is well. (Clients leave as soon as they have read an error event, or the last one.)"""
     if failure is None and observation.error is not None:
         return Verdict("failed", category(observation.error), observation.error.message)
+    if failure is None and cancelled and not observation.finished:
+        return Verdict("cancelled", "unknown", "the client closed the connection")
     if failure is None and not observation.finished:
         failure = UpstreamError("the provider's answer ended before it was complete")
     if failure is not None:
@@ -60,6 +62,8 @@ def judge(observation: Observation, failure: GatewayError | None, *, cancelled: 
 
 def category(error: ProviderError) -> str:
     """What is stored as error_type for an error that the provider reported."""
+    if error.overloaded:
+        return "overloaded"
     if error.status is None:
         return _BY_TYPE.get(error.type, "unknown")
     return _BY_STATUS.get(error.status) or ("server_error" if 500 <= error.status < 600 else "unknown")

@@ -4,7 +4,7 @@ The protocols' accounts differ in where they find things; what they make of them
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aibridge.protocols.interceptor import Observation, Observed, ProviderError
@@ -108,20 +108,20 @@ class Answer:
         )
 
 
-def failed(status: int, body: bytes) -> Answer:
+def failed(status: int, body: bytes, overloaded_status: int) -> Answer:
     """An answer with an error status: nothing was used, only the reason counts."""
     data = parsed_object(body)
-    error = provider_error(data, status) if data else ProviderError(_plain(body), status=status)
-    return Answer(finished=True, error=error)
+    error = provider_error(data) if data else ProviderError(_plain(body))
+    return Answer(finished=True, error=replace(error, status=status, overloaded=status == overloaded_status))
 
 
-def provider_error(data: dict[str, Any], status: int | None = None) -> ProviderError:
+def provider_error(data: dict[str, Any]) -> ProviderError:
     """The error in a body or an event, wherever the provider put it: `error` is an object or a text, or the
     fields stand at the top."""
     error = mapping(data.get("error"))
     message = text(error.get("message")) or text(data.get("error")) or text(data.get("message")) or dumped(data)
     kind = text(error.get("type")) or text(error.get("code")) or text(data.get("code"))
-    return ProviderError(message, kind, status)
+    return ProviderError(message, kind)
 
 
 def estimated_tokens(characters: int) -> int:

@@ -14,11 +14,13 @@ Observed = TokenUsage | PromptUsage | ToolUsage | ModelThought
 
 @dataclass(frozen=True, slots=True)
 class ProviderError:
-    """An error that the provider reported itself, in a body or inside a stream. `status` is None in a stream."""
+    """An error that the provider reported itself, in a body or inside a stream. `status` is None in a stream;
+    `overloaded`: the status is the one by which this API says that it is."""
 
     message: str
     type: str = ""
     status: int | None = None
+    overloaded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +62,21 @@ Intercept = Callable[[Payload, str, int, bool], Interceptor]
 
 
 @dataclass(frozen=True, slots=True)
+class Metering:
+    """How to learn the usage of an answer whose client did not ask for it: `ask` gives the body that does (None:
+    no need), `hide` wraps the interceptor so that the client does not see what it did not ask for."""
+
+    ask: Callable[[Payload], bytes | None]
+    hide: Callable[[Interceptor], Interceptor]
+
+
+@dataclass(frozen=True, slots=True)
 class WireProtocol:
     """One provider API as the gateway sees it.
 
     `parse` raises InvalidRequest. `intercept(payload, interception_id, status, event_stream)` starts the machine
     for an answer. `error_body(kind, message, request_id)` and `error_event(...)` are the gateway's own words
-    in the API's shape; `ping` is what keeps a silent stream alive.
+    in the API's shape; `ping` is what keeps a silent stream alive. `metering`: None where usage always comes.
     """
 
     name: str
@@ -74,3 +85,4 @@ class WireProtocol:
     error_body: Callable[[str, str, str | None], bytes]
     error_event: Callable[[str, str, str | None], bytes]
     ping: bytes
+    metering: Metering | None = None

@@ -11,6 +11,8 @@ from typing import Any
 
 import orjson
 
+from aibridge.errors import InvalidRequest
+
 _LARGEST = 2**63 - 1  # what a database's 64-bit column takes
 _LONG_NUMBER = re.compile(rb"\d{20}")
 
@@ -49,6 +51,37 @@ def _object(parser: Callable[[bytes], Any], text: bytes) -> dict[str, Any] | Non
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
+
+
+def request_object(body: bytes) -> dict[str, Any]:
+    """A request's JSON object. What it says is the provider's to judge; only something else raises
+    InvalidRequest."""
+    data = parsed_object(body)
+    if data is None:
+        raise InvalidRequest("the request body is not a JSON object")
+    return data
+
+
+def last_turn(turns: list[Any]) -> dict[str, Any]:
+    """The last message that is no instruction: clients append `system` messages to what the user said."""
+    for turn in reversed(turns):
+        if text(mapping(turn).get("role")) not in ("system", "developer"):
+            return mapping(turn)
+    return {}
+
+
+def last_user_text(turn: dict[str, Any]) -> str | None:
+    """What the user typed. Clients put context before it in the same message, so the last text counts."""
+    if turn.get("role") != "user":
+        return None
+    content = turn.get("content")
+    if isinstance(content, str):
+        return content
+    for part in reversed(sequence(content)):
+        block = mapping(part)
+        if block.get("type") == "text" and isinstance(block.get("text"), str):
+            return text(block["text"])
+    return None
 
 
 def mapping(value: Any) -> dict[str, Any]:

@@ -28,9 +28,17 @@ class Relay:
     """An Interceptor that changes nothing."""
 
     def __init__(
-        self, account: Account, payload: Payload, interception_id: str, status: int, event_stream: bool
+        self,
+        account: Account,
+        payload: Payload,
+        interception_id: str,
+        *,
+        status: int,
+        event_stream: bool,
+        overloaded_status: int,
     ) -> None:
         self._account = account
+        self._overloaded_status = overloaded_status
         self._prompt = payload.prompt
         self._interception_id = interception_id
         self._status = status
@@ -53,7 +61,7 @@ class Relay:
 
     def _answer(self) -> Answer:
         if self._status >= 400:
-            return failed(self._status, b"".join(self._kept))
+            return failed(self._status, b"".join(self._kept), self._overloaded_status)
         if self._decoder is None:
             self._account.body(b"".join(self._kept))
             return self._account.answer()
@@ -69,11 +77,18 @@ class Relay:
             self._account.event(event)
 
 
-def relay(account: Callable[[Payload], Account]) -> Intercept:
-    """The `intercept` of a protocol that only has an account of its own."""
+def relay(account: Callable[[Payload], Account], *, overloaded_status: int) -> Intercept:
+    """The `intercept` of a protocol that only has an account of its own, and a status for being overloaded."""
 
     def intercept(payload: Payload, interception_id: str, status: int, event_stream: bool) -> Interceptor:
-        return Relay(account(payload), payload, interception_id, status, event_stream)
+        return Relay(
+            account(payload),
+            payload,
+            interception_id,
+            status=status,
+            event_stream=event_stream,
+            overloaded_status=overloaded_status,
+        )
 
     return intercept
 

@@ -14,7 +14,7 @@ import httpx2
 from aibridge.errors import ClientGone, UpstreamError, UpstreamTimeout
 from aibridge.providers.decoding import decoded
 from aibridge.providers.transport import ABANDONED
-from aibridge.upstream.call import Headers, Upstream, UpstreamRequest, UpstreamResponse
+from aibridge.upstream.call import Headers, Upstream, UpstreamRequest, UpstreamResponse, WholeBody
 
 # Under this name our request travels through the SDK's `headers` option to `_build_request`.
 _REQUEST = "aibridge.request"
@@ -75,19 +75,6 @@ def sdk_upstream(client: Any, sdk: Sdk) -> Upstream:
     return call
 
 
-class _Whole:
-    """A body that has been read already."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter((self._content,))
-
-    def close(self) -> None:
-        pass
-
-
 class _Arriving:
     """The SDK's response, read at the level where silent moments are still visible."""
 
@@ -110,7 +97,7 @@ def _answer(response: httpx2.Response) -> UpstreamResponse:
 def _failure(response: httpx2.Response) -> UpstreamResponse:
     """An error answer, which the SDK has read (and decoded) already."""
     headers = tuple(pair for pair in _pairs(response.headers) if pair[0] != "content-encoding")
-    return UpstreamResponse(response.status_code, headers, _Whole(response.content))
+    return UpstreamResponse(response.status_code, headers, WholeBody(response.content))
 
 
 def _pairs(headers: httpx2.Headers) -> Headers:

@@ -37,6 +37,8 @@ ABANDONED = "aibridge.abandoned"
 
 Origin = tuple[str, str, int]
 
+HttpClient = httpx2.Client
+
 
 class _Message:
     """What llhttp told of one response; the names of the methods are httptools'."""

@@ -42,6 +42,19 @@ class UpstreamBody(Protocol):
         """Release the connection; closes it if the answer has not been read to its end. Idempotent."""
 
 
+class WholeBody:
+    """A body that is here already."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter((self._content,))
+
+    def close(self) -> None:
+        """There is nothing to release."""
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamResponse:
     """The provider's answer once its status and headers are known; header names are in lower case."""

@@ -13,19 +13,36 @@ from aibridge.errors import (
     MethodNotAllowed,
     NotFound,
     RequestTooLarge,
+    UpgradeRequired,
 )
 from aibridge.interception.gateway import Gateway
+from aibridge.protocols.chat_completions import CHAT_COMPLETIONS
 from aibridge.protocols.interceptor import WireProtocol
 from aibridge.protocols.messages import MESSAGES
+from aibridge.protocols.responses import RESPONSES
 from aibridge.settings import MIB
 
 INTERCEPTION_ID = "x-aibridge-interception-id"
 
 # Waiting does not help with these, so SDKs must not retry them.
-_FINAL = {"invalid_request", "forbidden", "request_too_large", "not_found", "method_not_allowed"}
+_FINAL = {
+    "invalid_request",
+    "forbidden",
+    "request_too_large",
+    "not_found",
+    "method_not_allowed",
+    "upgrade_required",
+}
 
-# The protocol whose error shape a provider type speaks where no single route decides it.
-_SHAPES: dict[str, WireProtocol] = {"anthropic": MESSAGES, "sandbox": MESSAGES}
+# The protocol whose error shape is understood where no route of a provider has decided it: by the path, else by
+# the provider's type.
+_BY_PATH = (("/messages", MESSAGES), ("/chat/completions", CHAT_COMPLETIONS), ("/responses", RESPONSES))
+_BY_TYPE = {"openai": CHAT_COMPLETIONS, "copilot": CHAT_COMPLETIONS}
+
+
+def shape_for(path: str, provider_type: str) -> WireProtocol:
+    named = (protocol for part, protocol in _BY_PATH if part in path)
+    return next(named, _BY_TYPE.get(provider_type, MESSAGES))
 
 
 def error_response(protocol: WireProtocol, error: GatewayError, interception_id: str | None = None) -> Response:
@@ -53,7 +70,7 @@ def register_error_handlers(app: Flask, gateway: Gateway) -> None:
 
     def shape() -> WireProtocol:
         provider = gateway.providers.get(request.path.split("/")[1])
-        return _SHAPES[provider.type] if provider else MESSAGES
+        return shape_for(request.path, provider.type if provider else "")
 
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> Response:
@@ -66,6 +83,10 @@ def register_error_handlers(app: Flask, gateway: Gateway) -> None:
 
 
 def _translated(error: HTTPException) -> GatewayError:
+    # werkzeug routes a websocket handshake to no route of ours. Codex tries one first and turns to HTTP at once
+    # only after this status; after a 404 or 405 it tries seven times.
+    if request.headers.get("Upgrade", "").lower() == "websocket":
+        return UpgradeRequired("this gateway speaks HTTP only")
     if isinstance(error, WerkzeugMethodNotAllowed):
         allowed = tuple(sorted(set(error.valid_methods or ()) - {"OPTIONS"}))
         return MethodNotAllowed(f"{request.method} is not allowed here", allowed=allowed)

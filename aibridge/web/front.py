@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import structlog
 from flask import Request, Response, request
@@ -26,7 +27,7 @@ from aibridge.protocols.interceptor import Payload, WireProtocol
 from aibridge.protocols.relay import Opaque
 from aibridge.records import InterceptionStarted, new_id, now
 from aibridge.settings import MIB
-from aibridge.upstream.call import IDLE, Headers, UpstreamRequest, UpstreamResponse
+from aibridge.upstream.call import Headers, UpstreamRequest, UpstreamResponse
 from aibridge.web.auth import authenticate, private_headers
 from aibridge.web.client_watch import client_watch
 from aibridge.web.errors import INTERCEPTION_ID, error_response, too_large
@@ -49,7 +50,7 @@ _UNREADABLE = Payload(b"", {}, model="", streaming=False, prompt=None, correlati
 
 
 def bridged(gateway: Gateway, provider: Provider, protocol: WireProtocol, path: str) -> Callable[[], Response]:
-    """The view of one bridged route; `path` is the route below the provider's name and its base URL."""
+    """The view of one bridged route; `path` is the route below the provider's name."""
 
     def view() -> Response:
         arrived = time.monotonic()
@@ -94,10 +95,7 @@ class _Visit:
         if refusal is not None:
             return self._failed(exchange, refusal)
         try:
-            response = exchange.call(
-                self._provider.upstream, self._upstream_request(actor, credential, received, payload)
-            )
-            return self._answered(exchange, response, payload)
+            return self._answered(exchange, payload, self._upstream_request(actor, credential, received, payload))
         except ClientGone:
             exchange.settle(None, cancelled=True)
             return Response(status=NOBODY_LISTENS)
@@ -154,7 +152,7 @@ class _Visit:
             initiator_id=actor.id,
             provider=self._provider.type,
             provider_name=self._provider.name,
-            model=payload.model[:LONGEST_NAME],
+            model=self._provider.model_for(payload.model)[:LONGEST_NAME],
             route=self._path,
             streaming=payload.streaming,
             started_at=now(),
@@ -172,8 +170,9 @@ class _Visit:
         self, actor: Actor, credential: Credential, received: Headers, payload: Payload
     ) -> UpstreamRequest:
         query = self._request.query_string.decode("latin-1")
+        path = self._path.removeprefix(self._provider.mount)
         return UpstreamRequest(
-            path=f"{self._path}?{query}" if query else self._path,
+            path=f"{path}?{query}" if query else path,
             headers=upstream_headers(
                 received,
                 credential,
@@ -183,17 +182,19 @@ class _Visit:
                 private=private_headers(self._gateway.settings.auth),
             ),
             body=payload.body,
-            model=payload.model,
+            model=self._provider.model_for(payload.model),
             streaming=payload.streaming,
             abandoned=self._gone,
         )
 
-    def _answered(self, exchange: Exchange, response: UpstreamResponse, payload: Payload) -> Response:
+    def _answered(self, exchange: Exchange, payload: Payload, request: UpstreamRequest) -> Response:
+        call = partial(exchange.call, self._provider.upstream)
+        response, intercepted = self._provider.meter.call(call, request, payload, self._protocol)
         streamed = response.is_event_stream and response.status < 400
         if response.header("content-encoding") not in ("", "identity"):
             exchange.interceptor = Opaque()
         else:
-            exchange.interceptor = self._protocol.intercept(payload, exchange.id, response.status, streamed)
+            exchange.interceptor = intercepted(payload, exchange.id, response.status, streamed)
         chunks = intercept(response, exchange.interceptor)
         answer = self._streamed if streamed else self._whole
         return answer(exchange, response, chunks)
@@ -225,7 +226,7 @@ def _bounded(chunks: Iterator[bytes], gone: Callable[[], bool]) -> Iterator[byte
     """The chunks of a body that is held until it is whole. Raises ClientGone and UpstreamError."""
     size = 0
     for chunk in chunks:
-        if chunk is IDLE and gone():
+        if not chunk and gone():
             raise ClientGone
         size += len(chunk)
         if size > LARGEST_BODY:

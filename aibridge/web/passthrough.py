@@ -38,7 +38,7 @@ def _forwarded(gateway: Gateway, provider: Provider, request: Request) -> Respon
     answer = provider.forward(
         ForwardedRequest(
             method=request.method,
-            path=target_below(request, f"/{provider.name}"),
+            path=target_below(request, f"/{provider.name}{provider.mount}"),
             headers=_headers(gateway, provider, request),
             body=_Limited(request.stream, limit),
             length=length,

@@ -16,7 +16,6 @@ from aibridge.errors import ClientGone, GatewayError, InternalError, UpstreamErr
 from aibridge.interception.exchange import Exchange
 from aibridge.protocols.interceptor import WireProtocol
 from aibridge.protocols.sse import Border, has_event
-from aibridge.upstream.call import IDLE
 
 OPENING_LIMIT = 65536
 
@@ -38,7 +37,7 @@ def opening(chunks: Iterator[bytes], gone: Callable[[], bool], patience: float) 
     """
     held, since = b"", time.monotonic()
     for chunk in chunks:
-        if chunk is IDLE and gone():
+        if not chunk and gone():
             raise ClientGone
         if not held:
             since = time.monotonic()

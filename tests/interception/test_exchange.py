@@ -140,13 +140,17 @@ CATEGORIES = [
     (429, "rate_limited"),
     (500, "server_error"),
     (503, "server_error"),
-    (529, "overloaded"),
+    (529, "server_error"),
 ]
 
 
 @pytest.mark.parametrize(("status", "expected"), CATEGORIES)
 def test_errors_are_sorted_by_status(status: int, expected: str) -> None:
     assert category(ProviderError("m", status=status)) == expected
+
+
+def test_an_api_says_that_it_is_overloaded_by_its_own_status() -> None:
+    assert category(ProviderError("m", status=503, overloaded=True)) == "overloaded"
 
 
 def test_errors_inside_a_stream_are_sorted_by_their_type() -> None:
@@ -158,7 +162,13 @@ def test_our_own_failure_goes_before_what_the_provider_said() -> None:
     said = Observation((), finished=True, error=ProviderError("theirs"))
     assert judge(said, UpstreamTimeout("ours"), cancelled=False).error_type == "timeout"
     assert judge(said, None, cancelled=False).error_message == "theirs"
-    assert judge(said, None, cancelled=True).status == "cancelled"
+
+
+def test_a_client_that_leaves_after_the_end_has_cancelled_nothing() -> None:
+    error = Observation((), finished=False, error=ProviderError("overloaded"))
+    assert judge(error, None, cancelled=True).status == "failed"
+    assert judge(Observation((), finished=True), None, cancelled=True).status == "completed"
+    assert judge(Observation((), finished=False), None, cancelled=True).status == "cancelled"
 
 
 def test_a_gateway_starts_and_closes_once(store: MemoryRecorder, tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ import json
 from itertools import pairwise
 from typing import Any
 
-import anthropic
-import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +15,7 @@ from aibridge.protocols.relay import KEPT_LIMIT, Opaque
 from aibridge.protocols.sse import encode
 from aibridge.records import ModelThought, PromptUsage, TokenUsage, ToolUsage
 from tests.conversations import Conversation, conversations
+from tests.protocols.sdk import anthropic_message
 
 CONVERSATIONS = conversations("messages")
 BLOCKING = [conversation for conversation in CONVERSATIONS if conversation.blocking is not None]
@@ -117,7 +116,7 @@ def test_the_sdk_rebuilds_the_providers_message_from_what_the_client_gets(data: 
     interceptor = start(MESSAGES.parse(conversation.request))
     client_bytes = relayed(interceptor, pieces)
 
-    message = sdk_message(client_bytes)
+    message = anthropic_message(client_bytes)
 
     provider = json.loads(conversation.blocking)
     assert [block["type"] for block in message["content"]] == [block["type"] for block in provider["content"]]
@@ -125,19 +124,6 @@ def test_the_sdk_rebuilds_the_providers_message_from_what_the_client_gets(data: 
         assert {name: got[name] for name in sent} == sent
     assert message["stop_reason"] == provider["stop_reason"]
     assert message["usage"]["output_tokens"] == provider["usage"]["output_tokens"]
-
-
-def sdk_message(stream: bytes) -> dict[str, Any]:
-    """The message that Anthropic's own accumulator makes of a stream."""
-    answer = httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=stream)
-    transport = httpx2.MockTransport(lambda _: answer)
-    client = anthropic.Anthropic(
-        api_key="k", base_url="http://provider.test", http_client=httpx2.Client(transport=transport)
-    )
-    messages: Any = [{"role": "user", "content": "hi"}]
-    with client.messages.stream(model="claude-sonnet-5", max_tokens=1, messages=messages) as events:
-        final = events.get_final_message()
-    return final.to_dict(mode="json")
 
 
 MESSAGE_START = {

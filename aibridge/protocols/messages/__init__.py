@@ -15,7 +15,7 @@ def _error_event(kind: str, message: str, request_id: str | None) -> bytes:
 MESSAGES = WireProtocol(
     name="messages",
     parse=parse,
-    intercept=relay(lambda _: MessagesAccount()),
+    intercept=relay(lambda _: MessagesAccount(), overloaded_status=529),
     error_body=anthropic_error,
     error_event=_error_event,
     ping=encode("ping", b'{"type": "ping"}'),

@@ -1,51 +1,26 @@
 """The sandbox's model speaking Anthropic's Messages API."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import orjson
 
-from aibridge.protocols.envelopes import anthropic_error
 from aibridge.protocols.interceptor import Payload
 from aibridge.protocols.messages import MESSAGES
 from aibridge.protocols.reading import dumped, mapping, parsed_object, sequence, text
 from aibridge.protocols.sse import encode
-from aibridge.providers.sandbox.script import Turn, perform
-from aibridge.records import new_id
-
-# HTTP status -> error type, as https://docs.anthropic.com/en/api/errors lists them.
-_ERROR_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    529: "overloaded_error",
-}
-
-
-def read(body: bytes) -> Payload:
-    """The request. Raises InvalidRequest."""
-    return MESSAGES.parse(body)
+from aibridge.providers.sandbox.script import Turn, new_response_id, perform, pieces, size_in_tokens
 
 
 def turn_for(payload: Payload) -> Turn:
     messages = sequence(payload.data.get("messages"))
     last = mapping(messages[-1]) if messages else {}
     results = [
-        _quoted(mapping(part).get("content"))
+        quoted(mapping(part).get("content"))
         for part in sequence(last.get("content"))
         if mapping(part).get("type") == "tool_result"
     ]
     return perform(payload.prompt or "", results)
-
-
-def failure(status: int) -> bytes:
-    body = mapping(parsed_object(anthropic_error("upstream_error", f"the sandbox fails with {status}", None)))
-    body["error"]["type"] = _ERROR_TYPES.get(status, "api_error")
-    return orjson.dumps(body)
 
 
 def whole(payload: Payload, turn: Turn) -> bytes:
@@ -68,23 +43,19 @@ def events(payload: Payload, turn: Turn) -> Iterator[bytes]:
     yield _event({"type": "message_stop"})
 
 
-def count_tokens(payload: Payload) -> int:
-    return len(payload.body) // 4 + 1
-
-
 def _block_events(index: int, block: dict[str, Any]) -> Iterator[bytes]:
     match block["type"]:
         case "thinking":
             empty: dict[str, Any] = {"type": "thinking", "thinking": "", "signature": ""}
-            deltas = [{"type": "thinking_delta", "thinking": piece} for piece in _pieces(block["thinking"])]
+            deltas = [{"type": "thinking_delta", "thinking": piece} for piece in pieces(block["thinking"])]
             deltas.append({"type": "signature_delta", "signature": block["signature"]})
         case "text":
             empty = {"type": "text", "text": ""}
-            deltas = [{"type": "text_delta", "text": piece} for piece in _pieces(block["text"])]
+            deltas = [{"type": "text_delta", "text": piece} for piece in pieces(block["text"])]
         case _:
             empty = block | {"input": {}}
-            pieces = _pieces(dumped(block["input"]))
-            deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
+            arguments = pieces(dumped(block["input"]))
+            deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in arguments]
     yield _event({"type": "content_block_start", "index": index, "content_block": empty})
     for delta in deltas:
         yield _event({"type": "content_block_delta", "index": index, "delta": delta})
@@ -99,9 +70,11 @@ def _message(payload: Payload, turn: Turn) -> dict[str, Any]:
         content.append({"type": "text", "text": turn.text})
     for call in turn.calls:
         arguments = parsed_object(call.arguments.encode()) or {}
-        content.append({"type": "tool_use", "id": _id("toolu"), "name": call.name, "input": arguments})
+        content.append(
+            {"type": "tool_use", "id": new_response_id("toolu_"), "name": call.name, "input": arguments}
+        )
     return {
-        "id": _id("msg"),
+        "id": new_response_id("msg_"),
         "type": "message",
         "role": "assistant",
         "model": payload.model or "sandbox",
@@ -109,30 +82,22 @@ def _message(payload: Payload, turn: Turn) -> dict[str, Any]:
         "stop_reason": "tool_use" if turn.calls else "end_turn",
         "stop_sequence": None,
         "usage": {
-            "input_tokens": count_tokens(payload),
+            "input_tokens": size_in_tokens(payload.body),
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": 0,
             "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
-            "output_tokens": len(dumped(content)) // 4 + 1,
+            "output_tokens": turn.size_in_tokens,
             "service_tier": "standard",
         },
     }
 
 
-def _quoted(content: Any) -> str:
+def quoted(content: Any) -> str:
+    """The text of a tool result, which is a text or a list of blocks."""
     if isinstance(content, str):
         return content
     return " ".join(text(mapping(part).get("text")) for part in sequence(content)) or "nothing"
 
 
-def _pieces(whole_text: str) -> list[str]:
-    """About three words each, so that a stream has something to stream."""
-    return re.findall(r"\s*(?:\S+\s+){0,2}\S+\s*|\s+", whole_text)
-
-
 def _event(data: dict[str, Any]) -> bytes:
     return encode(data["type"], orjson.dumps(data))
-
-
-def _id(prefix: str) -> str:
-    return f"{prefix}_sandbox{new_id().replace('-', '')[:16]}"

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 import orjson
@@ -10,27 +11,62 @@ from aibridge import settings
 from aibridge.errors import InvalidRequest, UpstreamError
 from aibridge.interception.credentials import CredentialRules
 from aibridge.interception.gateway import ForwardedRequest, ForwardedResponse, Provider
-from aibridge.protocols.envelopes import anthropic_error
-from aibridge.providers.sandbox import messages
-from aibridge.providers.sandbox.script import Turn
-from aibridge.upstream.call import IDLE, Headers, UpstreamRequest, UpstreamResponse
+from aibridge.protocols.chat_completions import CHAT_COMPLETIONS
+from aibridge.protocols.interceptor import Payload, WireProtocol
+from aibridge.protocols.messages import MESSAGES
+from aibridge.protocols.responses import RESPONSES
+from aibridge.providers.sandbox import chat_completions, messages, responses
+from aibridge.providers.sandbox.models import listed
+from aibridge.providers.sandbox.script import Failure, Turn, size_in_tokens
+from aibridge.providers.transport import HttpClient
+from aibridge.upstream.call import IDLE, Headers, UpstreamRequest, UpstreamResponse, WholeBody
 
 PACE = 0.01  # seconds between two events
-MODELS = ("sandbox-large", "sandbox-small")
+MOMENT = 0.05  # seconds between two signs of life of a stalling answer
 
 Sleep = Callable[[float], None]
 
 _JSON: Headers = (("content-type", "application/json"), ("request-id", "req_sandbox"))
 _SSE: Headers = (("content-type", "text/event-stream; charset=utf-8"), ("request-id", "req_sandbox"))
 
+# HTTP status -> error type, in words that the APIs share.
+_ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    529: "overloaded_error",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Voice:
+    """How the model speaks one API: the turn a request asks for, and the turn as a body or as events."""
+
+    protocol: WireProtocol
+    turn_for: Callable[[Payload], Turn]
+    whole: Callable[[Payload, Turn], bytes]
+    events: Callable[[Payload, Turn], Iterator[bytes]]
+
+
+# The end of a route's path -> the voice it is answered in.
+_VOICES = {
+    "/messages": _Voice(MESSAGES, messages.turn_for, messages.whole, messages.events),
+    "/chat/completions": _Voice(
+        CHAT_COMPLETIONS, chat_completions.turn_for, chat_completions.whole, chat_completions.events
+    ),
+    "/responses": _Voice(RESPONSES, responses.turn_for, responses.whole, responses.events),
+}
+
 
 class _Performed:
     """A turn's chunks at the model's pace: the first, then the stall, then the rest, or half of it."""
 
-    def __init__(self, chunks: list[bytes], turn: Turn, moment: float, sleep: Sleep) -> None:
+    def __init__(self, chunks: list[bytes], turn: Turn, sleep: Sleep) -> None:
         self._chunks = chunks
         self._turn = turn
-        self._moment = moment
         self._sleep = sleep
 
     def __iter__(self) -> Iterator[bytes]:
@@ -45,43 +81,46 @@ class _Performed:
             raise UpstreamError("the sandbox was told to die half-way")
 
     def close(self) -> None:
-        pass
+        """There is nothing to release."""
 
     def _stalled(self) -> Iterator[bytes]:
         left = self._turn.stall
         while left > 0:
-            self._sleep(min(left, self._moment))
-            left -= self._moment
+            self._sleep(min(left, MOMENT))
+            left -= MOMENT
             yield IDLE
 
 
-def sandbox_upstream(moment: float, sleep: Sleep = time.sleep) -> Callable[[UpstreamRequest], UpstreamResponse]:
-    """`moment` is how often, in seconds, a stalling answer gives a sign of life."""
+def sandbox_upstream(sleep: Sleep = time.sleep) -> Callable[[UpstreamRequest], UpstreamResponse]:
+    """The model as an Upstream; `sleep` is how time passes for it."""
 
     def call(request: UpstreamRequest) -> UpstreamResponse:
-        payload = messages.read(request.body)
-        turn = messages.turn_for(payload)
+        path = request.path.partition("?")[0]
+        voice = next(voice for end, voice in _VOICES.items() if path.endswith(end))
+        payload = voice.protocol.parse(request.body)
+        turn = voice.turn_for(payload)
         if turn.failure is not None:
-            return _failed(turn)
+            return _failed(turn.failure)
         if payload.streaming:
-            chunks, headers = list(messages.events(payload, turn)), _SSE
+            chunks, headers = list(voice.events(payload, turn)), _SSE
         else:
-            chunks, headers = _halves(messages.whole(payload, turn)), _JSON
-        return UpstreamResponse(200, headers, _Performed(chunks, turn, moment, sleep))
+            body = voice.whole(payload, turn)
+            chunks, headers = [body[: len(body) // 2], body[len(body) // 2 :]], _JSON
+        return UpstreamResponse(200, headers, _Performed(chunks, turn, sleep))
 
     return call
 
 
-def _failed(turn: Turn) -> UpstreamResponse:
-    assert turn.failure is not None
-    retry_after = turn.failure.retry_after
-    told: Headers = () if retry_after is None else (("retry-after", str(retry_after)),)
-    body = _Performed([messages.failure(turn.failure.status)], Turn(), 1.0, time.sleep)
-    return UpstreamResponse(turn.failure.status, (*_JSON, *told), body)
+def _failed(failure: Failure) -> UpstreamResponse:
+    told: Headers = () if failure.retry_after is None else (("retry-after", str(failure.retry_after)),)
+    return UpstreamResponse(failure.status, (*_JSON, *told), WholeBody(_error(failure.status)))
 
 
-def _halves(body: bytes) -> list[bytes]:
-    return [body[: len(body) // 2], body[len(body) // 2 :]]
+def _error(status: int, message: str = "") -> bytes:
+    """An error body that clients of all three APIs understand."""
+    kind = _ERROR_TYPES.get(status, "api_error")
+    error = {"type": kind, "message": message or f"the sandbox fails with {status}", "code": None, "param": None}
+    return orjson.dumps({"type": "error", "error": error, "request_id": "req_sandbox"})
 
 
 def forward(request: ForwardedRequest) -> ForwardedResponse:
@@ -89,39 +128,33 @@ def forward(request: ForwardedRequest) -> ForwardedResponse:
     path = request.path.partition("?")[0]
     if path.endswith("/count_tokens"):
         return _counted(request)
-    name = path.rpartition("/models")[2].strip("/")
-    if not name:
-        models = [_model(model) for model in MODELS]
-        listing = {"data": models, "has_more": False, "first_id": MODELS[0], "last_id": MODELS[-1]}
-        return _answer(200, orjson.dumps(listing))
-    if name in MODELS:
-        return _answer(200, orjson.dumps(_model(name)))
-    return _answer(404, anthropic_error("not_found", f"the sandbox has no model {name}", None))
+    for_anthropic = any(name == "anthropic-version" for name, _ in request.headers)
+    found = listed(path.rpartition("/models")[2].strip("/"), for_anthropic=for_anthropic)
+    return _answer(404, _error(404, "no such model")) if found is None else _answer(200, orjson.dumps(found))
 
 
 def _counted(request: ForwardedRequest) -> ForwardedResponse:
     try:
-        payload = messages.read(request.body.read())
+        payload = MESSAGES.parse(request.body.read())
     except InvalidRequest as error:
-        return _answer(400, anthropic_error(error.kind, error.message, None))
-    return _answer(200, orjson.dumps({"input_tokens": messages.count_tokens(payload)}))
-
-
-def _model(name: str) -> dict[str, str]:
-    return {"type": "model", "id": name, "display_name": name, "created_at": "2026-01-01T00:00:00Z"}
+        return _answer(400, _error(400, error.message))
+    return _answer(200, orjson.dumps({"input_tokens": size_in_tokens(payload.body)}))
 
 
 def _answer(status: int, body: bytes) -> ForwardedResponse:
-    headers = (*_JSON, ("content-length", str(len(body))))
-    return ForwardedResponse(status, headers, _Performed([body], Turn(), 1.0, time.sleep))
+    return ForwardedResponse(status, (*_JSON, ("content-length", str(len(body)))), WholeBody(body))
 
 
-def sandbox_provider(provider: settings.Provider, moment: float) -> Provider:
+def sandbox_provider(
+    provider: settings.Provider,
+    general: settings.UpstreamTimeouts,
+    http_client: HttpClient,
+) -> Provider:
     """It takes any credential, and needs none."""
     return Provider(
         name=provider.name,
         type=provider.type,
-        upstream=sandbox_upstream(moment),
+        upstream=sandbox_upstream(),
         forward=forward,
         credentials=CredentialRules(("x-api-key", "authorization"), "x-api-key", "sandbox"),
     )

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 
+from aibridge.records import new_id
+
 WORDS = tuple(
     "the bridge carries every word across the water and remembers who sent it and why".split()  # noqa: SIM905
 )
@@ -44,6 +46,11 @@ class Turn:
     failure: Failure | None = None
     stall: float = 0.0
     cut: bool = False
+
+    @property
+    def size_in_tokens(self) -> int:
+        calls = (call.name + call.arguments for call in self.calls)
+        return size_in_tokens("".join((self.thinking, self.text, *calls))) + 1
 
 
 def _call(turn: Turn, match: re.Match[str]) -> Turn:
@@ -91,3 +98,17 @@ def perform(prompt: str, tool_results: Sequence[str] = ()) -> Turn:
             if match:
                 turn = act(turn, match)
     return turn if turn.text or turn.calls else replace(turn, text=f"You said: {prompt}")
+
+
+def size_in_tokens(content: str | bytes) -> int:
+    """About what a real model would count."""
+    return (len(content) + 3) // 4
+
+
+def pieces(content: str) -> list[str]:
+    """About three words each, so that a stream has something to stream."""
+    return re.findall(r"\s*(?:\S+\s+){0,2}\S+\s*|\s+", content)
+
+
+def new_response_id(prefix: str) -> str:
+    return f"{prefix}sandbox{new_id().replace('-', '')[:16]}"

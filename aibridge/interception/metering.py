@@ -1,0 +1,51 @@
+"""Learning the usage of streams whose clients did not ask for it.
+
+The gateway asks on its own account and hides the answer. A provider that refuses the question is not asked again
+by this process.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from threading import Event
+
+from aibridge.protocols.interceptor import Intercept, Metering, Payload, WireProtocol
+from aibridge.upstream.call import UpstreamRequest, UpstreamResponse, WholeBody
+
+Call = Callable[[UpstreamRequest], UpstreamResponse]
+
+_REFUSALS = (400, 422)
+_QUESTION = b"stream_options"
+
+
+class Meter:
+    """Whether one provider is to be asked."""
+
+    def __init__(self, *, wanted: bool = True) -> None:
+        self._refused = Event()
+        if not wanted:
+            self._refused.set()
+
+    def call(
+        self, call: Call, request: UpstreamRequest, payload: Payload, protocol: WireProtocol
+    ) -> tuple[UpstreamResponse, Intercept]:
+        """The provider's answer, and the `intercept` that goes with what it was asked."""
+        metering = protocol.metering
+        body = None if metering is None or self._refused.is_set() else metering.ask(payload)
+        if metering is None or body is None:
+            return call(request), protocol.intercept
+        response = call(replace(request, body=body))
+        if response.status not in _REFUSALS:
+            return response, _hiding(metering, protocol)
+        reason = b"".join(response.body)
+        if _QUESTION not in reason:
+            return replace(response, body=WholeBody(reason)), protocol.intercept
+        self._refused.set()
+        return call(request), protocol.intercept
+
+
+def _hiding(metering: Metering, protocol: WireProtocol) -> Intercept:
+    return lambda payload, interception_id, status, event_stream: (
+        metering.hide(protocol.intercept(payload, interception_id, status, event_stream))
+        if event_stream
+        else protocol.intercept(payload, interception_id, status, event_stream)
+    )

@@ -1,0 +1,56 @@
+"""OpenAI's APIs, and every server that speaks them, through the official SDK."""
+
+from typing import Any
+
+import httpx2
+import openai
+
+from aibridge import settings
+from aibridge.interception.credentials import CredentialRules
+from aibridge.interception.gateway import Provider
+from aibridge.interception.metering import Meter
+from aibridge.providers.passthrough import Passthrough
+from aibridge.providers.sdk import default_headers, exact_request, sdk_upstream
+
+BASE_URL = "https://api.openai.com/v1"
+DEFAULTS = ("content-type", "user-agent")
+
+
+class OpenAIClient(openai.OpenAI):
+    """The SDK's client, sending exactly what it is given."""
+
+    def _build_request(self, options: Any, *, retries_taken: int = 0) -> httpx2.Request:
+        return exact_request(self, options) or super()._build_request(options, retries_taken=retries_taken)
+
+
+def openai_client(base_url: str, timeouts: settings.UpstreamTimeouts, http_client: httpx2.Client) -> OpenAIClient:
+    """Everything that the SDK would read from the environment is given explicitly. Every request brings its own
+    credential, so the key is none."""
+    return OpenAIClient(
+        api_key="unused",
+        base_url=base_url,
+        timeout=httpx2.Timeout(timeouts.read_timeout, connect=timeouts.connect_timeout),
+        max_retries=0,
+        http_client=http_client,
+    )
+
+
+def openai_provider(
+    provider: settings.Provider, general: settings.UpstreamTimeouts, http_client: httpx2.Client
+) -> Provider:
+    base_url = provider.base_url or BASE_URL
+    timeouts = settings.timeouts_of(provider, general)
+    client = openai_client(base_url, timeouts, http_client)
+    return Provider(
+        name=provider.name,
+        type=provider.type,
+        upstream=sdk_upstream(client, openai),
+        forward=Passthrough(base_url, timeouts.connect_timeout, timeouts.read_timeout),
+        credentials=CredentialRules(
+            accepted=("authorization",), central="authorization", key=settings.first_key(provider)
+        ),
+        defaults=default_headers(client, DEFAULTS),
+        actor_headers=tuple((provider.actor_headers or {}).items()),
+        mount="/v1",
+        meter=Meter(wanted=provider.request_usage),
+    )
