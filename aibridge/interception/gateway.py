@@ -74,9 +74,8 @@ class Gateway:
         if self._running.is_set():
             return
         with self._starting:
-            if not self._running.is_set():
-                self.recorder.start()
-                self._running.set()
+            self.recorder.start()
+            self._running.set()
 
     def close(self) -> None:
         """Write what is waiting, stop the threads and drop the connections."""

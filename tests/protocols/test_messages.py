@@ -178,6 +178,13 @@ def test_a_tool_call_cut_in_its_arguments_is_recorded_as_far_as_it_came() -> Non
     assert (tool.tool, tool.input) == ("Read", '{"path": "/tm')
 
 
+def test_arguments_keep_integers_of_any_size() -> None:
+    interceptor = start(ask(), event_stream=False)
+    interceptor.feed(b'{"content":[{"type":"tool_use","name":"f","input":{"n": 12345678901234567890123}}]}')
+    (tool,) = [record for record in interceptor.observe().records if isinstance(record, ToolUsage)]
+    assert tool.input == '{"n":12345678901234567890123}'
+
+
 def test_an_error_event_is_the_providers_error() -> None:
     failed = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
     observation = observe(MESSAGE_START, failed)
@@ -251,7 +258,7 @@ def test_an_event_too_large_to_be_understood_is_relayed_and_noted() -> None:
 
 def test_an_answer_that_cannot_be_read_counts_as_whole_with_a_note() -> None:
     interceptor = Opaque()
-    assert interceptor.feed(b"\x1b\x00") == b"\x1b\x00"
+    assert interceptor.feed(b"\x1b\x00") + interceptor.finish() == b"\x1b\x00"
     observation = interceptor.observe()
     assert observation.finished
     assert observation.notes

@@ -204,6 +204,7 @@ ASKING = [
     (b'{"stream":true,"stream_options":{"include_usage":true}}', None),
     (b'{"stream":false}', None),
     (b'{"stream":true,"stream_options":"yes"}', None),
+    (b'{"stream":true,"x":' + b"[" * 1000 + b"]" * 1000 + b"}", None),
 ]
 
 
@@ -289,7 +290,7 @@ def test_a_whole_chat_without_a_usage_is_estimated_unless_it_is_empty() -> None:
 
 
 def test_a_stream_that_never_began_leaves_nothing() -> None:
-    assert observed(CHAT_COMPLETIONS).records == ()
+    assert observed(CHAT_COMPLETIONS, b"data: nonsense\n\n").records == ()
     assert observed(RESPONSES, b"data: nonsense\n\n").records == ()
 
 
