@@ -47,7 +47,8 @@ def test_conventional_names() -> None:
     settings = load(HOST="127.0.0.5", WEB_CONCURRENCY="3", DATABASE_URL="postgres://u:p@h/d")
     assert (settings.server.host, settings.server.workers) == ("127.0.0.5", 3)
     assert settings.database.url == "postgresql+psycopg://u:p@h/d"
-    assert load(DATABASE_URL="postgresql://h/d").database.url == "postgresql+psycopg://h/d"
+    for url in ("postgresql://h/d", "postgresql+psycopg://h/d"):
+        assert load(DATABASE_URL=url).database.url == "postgresql+psycopg://h/d"
 
 
 def test_conventional_providers() -> None:
