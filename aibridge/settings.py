@@ -46,6 +46,9 @@ CONVENTIONAL_PROVIDERS = {
     "openai": ("OPENAI_API_KEY", "OPENAI_BASE_URL"),
 }
 
+# First parts of the gateway's own routes.
+RESERVED_NAMES = ("api", "healthz", "metrics", "readyz", "ui")
+
 # Fields of a provider that mean something to one type only.
 BEDROCK_ONLY = ("region", "model", "small_fast_model", "access_key", "access_key_secret", "session_token")
 
@@ -197,6 +200,12 @@ class Provider(Section):
     access_key: Secret | None = Field(None, description="bedrock: access key id; absent: AWS's default chain")
     access_key_secret: Secret | None = Field(None, description="bedrock: secret access key")
     session_token: Secret | None = Field(None, description="bedrock: session token of temporary keys")
+
+    @model_validator(mode="after")
+    def _name_is_free(self) -> Self:
+        if self.name in RESERVED_NAMES:
+            raise ValueError(f"the name {self.name} is taken by a route of the gateway")
+        return self
 
     @model_validator(mode="after")
     def _only_bedrock_has_bedrocks_fields(self) -> Self:

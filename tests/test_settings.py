@@ -114,6 +114,7 @@ REFUSALS = [
     ("", {"ANTHROPIC_API_KEY": " "}, ["providers.0.keys.0", "is empty"]),
     ('[[providers]]\nname = "A_b"\ntype = "anthropic"', {}, ["providers.0.name"]),
     ('[[providers]]\nname = "a"\ntype = "gemini"', {}, ["providers.0.type"]),
+    ('[[providers]]\nname = "healthz"\ntype = "sandbox"', {}, ["providers.0", "healthz is taken"]),
     ('[[providers]]\nname = "a"\ntype = "anthropic"\nkeys = [5]', {}, ["providers.0.keys.0"]),
     ('[[providers]]\nname="a"\ntype="sandbox"\n[[providers]]\nname="a"\ntype="sandbox"', {}, ["called a"]),
     ("", {"HOST": "0.0.0.0"}, ["auth.mode open", "allow_open"]),

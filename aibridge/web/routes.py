@@ -21,16 +21,16 @@ def provider_blueprint(
 ) -> Blueprint:
     """Routes are (path below the provider's name, protocol); a path may end in `<path:rest>`. The protocol of a
     passed-through route is the one whose error shape its clients understand."""
-    blueprint = Blueprint(provider.name, __name__, url_prefix=f"/{provider.name}")
+    blueprint = Blueprint(f"provider-{provider.name}", __name__, url_prefix=f"/{provider.name}")
     blueprint.add_url_rule("", "warm_up", warm_up, methods=["GET", "HEAD"], strict_slashes=False)
     blueprint.add_url_rule("/api/hello", "hello", warm_up, methods=["GET", "HEAD"])
-    for path, protocol in bridged_routes:
+    for number, (path, protocol) in enumerate(bridged_routes):
         view = bridged(gateway, provider, protocol, path)
-        blueprint.add_url_rule(path, f"bridged {path}", view, methods=["POST"], strict_slashes=False)
-    for path, protocol in passthrough_routes:
+        blueprint.add_url_rule(path, f"bridged-{number}", view, methods=["POST"], strict_slashes=False)
+    for number, (path, protocol) in enumerate(passthrough_routes):
         forward = passed_through(gateway, provider, protocol)
         blueprint.add_url_rule(
-            path, f"passed {path}", forward, methods=ANY_METHOD, provide_automatic_options=False
+            path, f"passed-{number}", forward, methods=ANY_METHOD, provide_automatic_options=False
         )
     return blueprint
 
