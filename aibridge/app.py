@@ -6,7 +6,7 @@ from flask import Blueprint, Flask
 
 from aibridge import settings as configuration
 from aibridge.interception.gateway import Gateway, Provider
-from aibridge.interception.recorder import BackgroundRecorder, Recorders
+from aibridge.interception.recorder import BackgroundRecorder
 from aibridge.interception.spool import Spool
 from aibridge.providers.anthropic import anthropic_provider
 from aibridge.providers.bedrock import bedrock_provider
@@ -58,9 +58,10 @@ def create_app(
         settings=settings,
         providers={provider.name: provider for provider in providers or _providers(settings)},
         recorder=BackgroundRecorder(
-            Recorders(durable, log_records),
+            durable,
             Spool(settings.recording.spool_dir),
             content=settings.recording.content,
+            observers=(log_records,),
         ),
         verify_token=Tokens(database).verify,
         problems=database.check,

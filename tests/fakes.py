@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from threading import Event, Lock
 
-from aibridge.errors import RecordingError
+from aibridge.errors import RecordRefused
 from aibridge.records import Record
 from aibridge.upstream.call import Headers, UpstreamRequest, UpstreamResponse
 
@@ -14,7 +14,7 @@ class MemoryRecorder:
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.groups: list[int] = []
-        self.down: RecordingError | None = None
+        self.down: Exception | None = None
         self.refuses: str | None = None
         self.taken = Event()
         self.open = Event()
@@ -28,7 +28,7 @@ class MemoryRecorder:
                 raise self.down
             for record in records:
                 if self.refuses and self.refuses in repr(record):
-                    raise RecordingError("refused")
+                    raise RecordRefused("refused")
             self.records += records
             self.groups.append(len(records))
             self.taken.set()

@@ -39,8 +39,10 @@ class Meter:
         reason = b"".join(response.body)
         if _QUESTION not in reason:
             return replace(response, body=WholeBody(reason)), protocol.intercept
-        self._refused.set()
-        return call(request), protocol.intercept
+        again = call(request)
+        if again.status not in _REFUSALS:
+            self._refused.set()  # it was the question that it refused, not the client's own request
+        return again, protocol.intercept
 
 
 def _hiding(metering: Metering, protocol: WireProtocol) -> Intercept:

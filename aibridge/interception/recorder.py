@@ -1,20 +1,23 @@
 """Recording off the request's thread: group commit, and the spool behind it.
 
 A request waits twice: for its start row, and at its end for everything else. Between the two nothing of
-recording happens on its thread. The committing thread takes whatever is waiting, at once when idle, and writes
-all of it in one transaction; under load the groups grow by themselves.
+recording happens on its thread. At the end a small thread pool makes records of what was observed. One thread
+commits: it takes whatever is waiting, at once when idle, and writes all of it in one transaction; under load the
+groups grow by themselves.
 """
 
 import queue
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from dataclasses import replace as replaced
 from threading import Event, Lock, Thread
 
 import structlog
 
-from aibridge.errors import RecordingError
+from aibridge.errors import RecordingError, RecordRefused
 from aibridge.interception.spool import Spool
 from aibridge.records import (
     InterceptionEnded,
@@ -28,23 +31,13 @@ from aibridge.records import (
 )
 
 GROUP_LIMIT = 256
+MAKERS = 2  # threads that make records
 COMMIT_TIMEOUT = 10.0  # seconds that a request waits for the store before it goes on without it
 REPLAY_INTERVAL = 2.0  # seconds between attempts to empty the spool
 
+Observer = Callable[[Sequence[Record]], None]
+
 _log = structlog.get_logger("aibridge.recorder")
-
-
-class Recorders:
-    """A durable recorder and observers (logs, metrics) that see what is recorded, whether or not it was kept."""
-
-    def __init__(self, durable: Recorder, *observers: Callable[[Sequence[Record]], None]) -> None:
-        self._durable = durable
-        self._observers = observers
-
-    def record(self, records: Sequence[Record]) -> None:
-        for observe in self._observers:
-            observe(records)
-        self._durable.record(records)
 
 
 def without_content(record: Record, content: str) -> Record | None:
@@ -101,32 +94,48 @@ class _Job:
                 self._made = list(self.make())
             return self._made
 
+    def fail(self, error: RecordingError) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
 
 class BackgroundRecorder:
-    """Puts one thread between the requests and a Recorder. Threads start with `start()`, after the fork."""
+    """Puts threads between the requests and a Recorder; they start with `start()`, after the fork.
 
-    def __init__(self, recorder: Recorder, spool: Spool, *, content: str = "full") -> None:
+    `observers` (logs, metrics) see the records of each interception once, whether or not they could be kept.
+    """
+
+    def __init__(
+        self, recorder: Recorder, spool: Spool, *, content: str = "full", observers: Sequence[Observer] = ()
+    ) -> None:
         self._recorder = recorder
         self._spool = spool
         self._content = content
+        self._observers = observers
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread: Thread | None = None
+        self._makers: ThreadPoolExecutor | None = None
+        self._committer: Thread | None = None
         self._starting = Lock()
         self._degraded = Event()
+        self._next_replay = 0.0
 
     def start(self) -> None:
         with self._starting:
-            if self._thread is None:
-                self._thread = Thread(target=self._run, name="recorder", daemon=True)
-                self._thread.start()
+            if self._committer is None:
+                self._makers = ThreadPoolExecutor(MAKERS, thread_name_prefix="records")
+                self._committer = Thread(target=self._run, name="recorder", daemon=True)
+                self._committer.start()
 
     def close(self) -> None:
         """Write what is waiting and stop."""
         with self._starting:
-            thread, self._thread = self._thread, None
-        if thread is not None:
+            makers, self._makers = self._makers, None
+            committer, self._committer = self._committer, None
+        if makers is not None:
+            makers.shutdown()
+        if committer is not None:
             self._jobs.put(None)
-            thread.join()
+            committer.join()
 
     @property
     def degraded(self) -> bool:
@@ -136,6 +145,7 @@ class BackgroundRecorder:
     def begin(self, started: InterceptionStarted) -> None:
         """Make the start row durable. Raises RecordingError: then the provider must not be called."""
         job = _Job(lambda: (started,), keep=False)
+        self._observe(job.records())
         self._jobs.put(job)
         try:
             job.done.result(COMMIT_TIMEOUT)
@@ -144,32 +154,58 @@ class BackgroundRecorder:
             raise RecordingError("the store is too slow") from None
 
     def settle(self, make: Callable[[], Sequence[Record]]) -> None:
-        """Run `make` on the recorder's thread and make its records durable, in the store or in the spool.
+        """Run `make` on a recorder's thread and make its records durable, in the store or in the spool.
 
         A store that hangs does not hold the client's answer for ever: after COMMIT_TIMEOUT the records go into
         the spool from here, and do no harm if the store takes them later after all. Raises RecordingError only
         if neither took them.
         """
         job = _Job(lambda: self._permitted(make()), keep=True)
-        self._jobs.put(job)
+        if not self._submitted(job):
+            self._observe(job.records())
+            self._into_spool(job.records(), "the recorder is closed")
+            return
         try:
             job.done.result(COMMIT_TIMEOUT)
         except TimeoutError:
             self._into_spool(job.records(), "the store is too slow")
 
+    def _submitted(self, job: _Job) -> bool:
+        makers = self._makers
+        try:
+            return makers is not None and bool(makers.submit(self._make, job))
+        except RuntimeError:  # it is being closed at this very moment
+            return False
+
     def _permitted(self, records: Sequence[Record]) -> list[Record]:
         permitted = (without_content(record, self._content) for record in records)
         return [record for record in permitted if record is not None]
 
+    def _make(self, job: _Job) -> None:
+        try:
+            records = job.records()
+        except Exception as error:
+            job.fail(RecordingError(f"records could not be made: {error!r}"))
+            return
+        self._observe(records)
+        self._jobs.put(job)
+
+    def _observe(self, records: Sequence[Record]) -> None:
+        for observe in self._observers:
+            with suppress(Exception):  # a full disk under the log, say, must not cost a record
+                observe(records)
+
     def _run(self) -> None:
-        while True:
+        closing = False
+        while not closing:
             group, closing = self._next_group()
-            if group:
-                self._commit(group)
-            if self._degraded.is_set() or not group:
-                self._replay()
-            if closing:
-                return
+            try:
+                if group:
+                    self._commit(group)
+                self._replay_if_due()
+            except Exception as error:  # a recorder of somebody else's, or a log that cannot be written
+                for job in group:
+                    job.fail(RecordingError(f"the recorder failed: {error!r}"))
 
     def _next_group(self) -> tuple[list[_Job], bool]:
         """Whatever is waiting, as soon as anything is; nothing when the time for a replay has come."""
@@ -186,48 +222,47 @@ class BackgroundRecorder:
         return group, True
 
     def _commit(self, group: list[_Job]) -> None:
-        ready = [job for job in group if self._makes_records(job)]
         try:
-            self._recorder.record([record for job in ready for record in job.records()])
+            self._write([record for job in group for record in job.records()])
+        except RecordRefused:
+            for job in group:
+                self._commit_alone(job)
         except RecordingError as error:
-            self._separately(ready, error)
+            for job in group:
+                self._keep(job, error)
         else:
-            for job in ready:
+            for job in group:
                 job.done.set_result(None)
 
-    @staticmethod
-    def _makes_records(job: _Job) -> bool:
+    def _write(self, records: Sequence[Record]) -> None:
+        """Raises RecordingError, whatever the recorder raises."""
         try:
-            job.records()
+            self._recorder.record(records)
+        except RecordingError:
+            raise
         except Exception as error:
-            _log.exception("records could not be made")
-            job.done.set_exception(RecordingError(str(error)))
-            return False
-        return True
+            raise RecordingError(f"the recorder failed: {error!r}") from error
 
-    def _separately(self, jobs: list[_Job], error: RecordingError) -> None:
-        """After a failed group, each job by itself, so that one bad row does not take others with it. Once a
-        second one fails the store is taken to be down."""
-        failures = 0
-        for job in jobs:
-            try:
-                if failures > 1 or len(jobs) == 1:
-                    raise error
-                self._recorder.record(job.records())
-            except RecordingError as reason:
-                failures += 1
-                self._keep(job, reason)
+    def _commit_alone(self, job: _Job) -> None:
+        """After a group with a bad row in it: one job must not take others with it, nor one row its job."""
+        try:
+            if job.keep:
+                self._spool.write_all(job.records(), self._write)
             else:
-                job.done.set_result(None)
+                self._write(job.records())
+        except RecordingError as error:
+            self._keep(job, error)
+        else:
+            job.done.set_result(None)
 
     def _keep(self, job: _Job, reason: RecordingError) -> None:
         if not job.keep:
-            job.done.set_exception(reason)
+            job.fail(reason)
             return
         try:
             self._into_spool(job.records(), str(reason))
         except RecordingError as error:
-            job.done.set_exception(error)
+            job.fail(error)
         else:
             job.done.set_result(None)
 
@@ -237,13 +272,16 @@ class BackgroundRecorder:
         except RecordingError as error:
             _log.critical("records are lost", reason=reason, spool=str(error), count=len(records))
             raise
-        _log.warning("the store did not take records; they wait in the spool", reason=reason)
         self._degraded.set()
+        _log.warning("the store did not take records; they wait in the spool", reason=reason)
 
-    def _replay(self) -> None:
+    def _replay_if_due(self) -> None:
+        if time.monotonic() < self._next_replay:
+            return
+        self._next_replay = time.monotonic() + REPLAY_INTERVAL
         try:
             if self._spool.waiting():
-                self._spool.replay(self._recorder.record)
+                self._spool.replay(self._write)
                 _log.info("the spool has been replayed")
             self._degraded.clear()
         except (RecordingError, OSError) as error:

@@ -8,7 +8,7 @@ it unlocked. Records carry their ids, so replaying a group that did reach the st
 import fcntl
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
@@ -45,25 +45,24 @@ class Spool:
         self._directory = directory
         self._limit = limit
         self._lock = Lock()
-        self._own: tuple[Path, BinaryIO] | None = None
+        self._own: _File | None = None
+        self._full: list[_File] = []  # ours, too, but being replayed
 
     def append(self, records: Sequence[Record]) -> None:
         """Keep one group. It is on the disk when this returns. Raises RecordingError when full or unwritable."""
         line = encode(records)
         with self._lock:
             try:
-                _, file = self._own = self._own or self._create()
-                if file.tell() + len(line) > self._limit:
+                self._own = self._own or self._create()
+                if self._own.file.tell() + len(line) > self._limit:
                     raise RecordingError(f"the spool is full ({self._limit} bytes)")
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
+                _append(self._own.file, line)
             except OSError as error:
                 raise RecordingError(f"the spool cannot be written: {error}") from error
 
     def waiting(self) -> bool:
         """Whether records of this or of a dead process wait to be replayed."""
-        if self._own is not None:
+        if self._own is not None or self._full:
             return True
         found = [file for path in self._others() if (file := _locked(path))]
         for file in found:
@@ -71,33 +70,79 @@ class Spool:
         return bool(found)
 
     def replay(self, write: Write) -> None:
-        """Give every waiting group to `write`, in order, and forget what it took. What can never be written
-        is put aside into a `.refused` file. Raises RecordingError while the store is down; nothing is
-        forgotten then."""
+        """Give every waiting group to `write`, in order, and forget what it took. Raises RecordingError while the
+        store is down; nothing is forgotten then. Who appends meanwhile does not wait: that goes to a new file."""
         with self._lock:
             if self._own is not None:
-                path, own = self._own
-                _replay_file(path, write)
-                path.unlink(missing_ok=True)
-                own.close()
+                self._full.append(self._own)
                 self._own = None
+        while self._full:
+            self._replay_file(self._full[0], write)
+            del self._full[0]
         for path in self._others():
             file = _locked(path)
             if file is not None:
                 with file:
-                    _replay_file(path, write)
-                    path.unlink(missing_ok=True)
+                    self._replay_file(_File(path, file), write)
 
-    def _create(self) -> tuple[Path, BinaryIO]:
+    def write_all(self, records: Sequence[Record], write: Write) -> None:
+        """`write` them together or, if one of them can never be written, each by itself; what is refused then is
+        put aside. Raises RecordingError while the store is down."""
+        try:
+            write(records)
+        except RecordRefused:
+            for record in records:
+                try:
+                    write([record])
+                except RecordRefused:
+                    self._put_aside(encode([record]))
+
+    def _replay_file(self, spooled: "_File", write: Write) -> None:
+        with spooled.path.open("rb") as lines:
+            for line in lines:
+                if line.endswith(b"\n"):  # a line cut by a crash was never relied upon
+                    self._replay_line(line, write)
+        spooled.path.unlink(missing_ok=True)
+        spooled.file.close()
+
+    def _replay_line(self, line: bytes, write: Write) -> None:
+        try:
+            records = decode(line)
+        except (ValueError, KeyError, TypeError):
+            self._put_aside(line)
+        else:
+            self.write_all(records, write)
+
+    def _put_aside(self, line: bytes) -> None:
+        """For a person to look at: nothing that was recorded is thrown away."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with (self._directory / "refused.log").open("ab") as file:
+            _append(file, line)
+
+    def _create(self) -> "_File":
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{uuid4()}.jsonl"
         file = path.open("ab")
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return path, file
+        return _File(path, file)
 
     def _others(self) -> list[Path]:
-        own = self._own[0] if self._own else None
-        return [path for path in sorted(self._directory.glob("*.jsonl")) if path != own]
+        ours = {file.path for file in (*self._full, *((self._own,) if self._own else ()))}
+        return [path for path in sorted(self._directory.glob("*.jsonl")) if path not in ours]
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A spool file that this process has locked."""
+
+    path: Path
+    file: BinaryIO
+
+
+def _append(file: BinaryIO, line: bytes) -> None:
+    file.write(line)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def encode(records: Sequence[Record]) -> bytes:
@@ -117,21 +162,6 @@ def _restored(kind: type[Record], values: dict[str, Any]) -> Record:
         elif isinstance(value, list):
             values[field.name] = tuple(value)
     return kind(**values)
-
-
-def _replay_file(path: Path, write: Write) -> None:
-    with path.open("rb") as lines:
-        for line in lines:
-            if line.endswith(b"\n"):  # a line cut by a crash was never relied upon
-                _replay_line(line, write, path.with_suffix(".refused"))
-
-
-def _replay_line(line: bytes, write: Write, refused: Path) -> None:
-    try:
-        write(decode(line))
-    except (RecordRefused, ValueError, KeyError, TypeError):
-        with refused.open("ab") as file:
-            file.write(line)
 
 
 def _locked(path: Path) -> BinaryIO | None:

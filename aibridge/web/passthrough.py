@@ -29,7 +29,8 @@ def passed_through(gateway: Gateway, provider: Provider, shape: WireProtocol) ->
 
 
 def _forwarded(gateway: Gateway, provider: Provider, request: Request) -> Response:
-    if climbs(request):
+    target = target_below(request, f"/{provider.name}{provider.mount}")
+    if climbs(target.partition("?")[0]):
         raise NotFound("the path must not contain dot segments")
     limit = gateway.settings.server.body_limit
     length = _length(request)
@@ -38,7 +39,7 @@ def _forwarded(gateway: Gateway, provider: Provider, request: Request) -> Respon
     answer = provider.forward(
         ForwardedRequest(
             method=request.method,
-            path=target_below(request, f"/{provider.name}{provider.mount}"),
+            path=target,
             headers=_headers(gateway, provider, request),
             body=_Limited(request.stream, limit),
             length=length,

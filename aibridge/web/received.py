@@ -5,7 +5,7 @@ configuration the lines as they came hang on the input stream, where no client c
 """
 
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from flask import Request
 
@@ -27,15 +27,17 @@ def _folded(environ: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def target_below(request: Request, prefix: str) -> str:
-    """Path and query after `prefix`, percent-encoded as the client sent them."""
-    raw = str(request.environ.get("RAW_URI") or "")
-    _, found, rest = raw.partition(prefix)
-    if found:
-        return rest
+    """Path and query after `prefix`, which the routed path begins with. They are spelled as the client did, unless
+    it spelled the prefix itself in another way: then its path is spelled anew."""
     query = request.query_string.decode("latin-1")
-    return quote(request.path.removeprefix(prefix)) + (f"?{query}" if query else "")
+    raw_path = str(request.environ.get("RAW_URI") or "").partition("?")[0]
+    if raw_path.startswith(f"{prefix}/"):
+        path = raw_path.removeprefix(prefix)
+    else:
+        path = quote(request.path.removeprefix(prefix))
+    return f"{path}?{query}" if query else path
 
 
-def climbs(request: Request) -> bool:
-    """Whether the path has dot segments, with which it could leave the routes that are passed through."""
-    return any(segment in (".", "..") for segment in request.path.split("/"))
+def climbs(path: str) -> bool:
+    """Whether a path has dot segments, with which it could leave the routes that are passed through."""
+    return any(segment in (".", "..") for segment in unquote(path).replace("\\", "/").split("/"))

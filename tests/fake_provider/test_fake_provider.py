@@ -1,5 +1,6 @@
 """The fake provider itself: the official SDK understands it, and its faults are what they claim to be."""
 
+import json
 from collections.abc import Iterator
 
 import anthropic
@@ -46,8 +47,6 @@ def test_the_sdk_understands_the_conversations(provider: FakeProvider, conversat
 
 @conversations
 def test_requests_are_json_in_an_odd_spelling(conversation: Conversation) -> None:
-    import json
-
     body = conversation.request(stream=True)
 
     assert json.loads(body)["stream"] is True

@@ -1,13 +1,15 @@
 """Group commit, content policies, and what happens while the store is down."""
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
-from aibridge.errors import RecordingError
+from aibridge.errors import RecordingError, RecordRefused
 from aibridge.interception import recorder as recorder_module
-from aibridge.interception.recorder import BackgroundRecorder, Recorders, without_content
+from aibridge.interception.recorder import BackgroundRecorder, without_content
 from aibridge.interception.spool import Spool
 from aibridge.records import InterceptionEnded, InterceptionStarted, Record, ToolUsage
 from tests.fakes import MemoryRecorder
@@ -129,6 +131,115 @@ def test_one_bad_record_does_not_take_its_group_with_it(
     assert len(store.records) == 3
 
 
+def test_one_bad_record_does_not_take_its_interception_with_it(
+    store: MemoryRecorder, recorder: BackgroundRecorder, tmp_path: Path
+) -> None:
+    store.refuses = "PromptUsage"
+    recorder.start()
+    recorder.settle(everything)
+    recorder.close()
+    assert [type(record) for record in store.records] == [type(record) for record in everything()[1:]]
+    assert b"PromptUsage" in (tmp_path / "spool" / "refused.log").read_bytes()
+    assert not recorder.degraded
+
+
+def test_a_store_that_goes_down_in_between_leaves_the_interception_in_the_spool(
+    store: MemoryRecorder, recorder: BackgroundRecorder
+) -> None:
+    class Failing(MemoryRecorder):
+        def record(self, records: Sequence[Record]) -> None:
+            if len(records) > 1:
+                raise RecordRefused("one of them")
+            raise DOWN
+
+    recorder._recorder = Failing()
+    recorder.start()
+    recorder.settle(everything)
+    assert recorder.degraded
+    recorder._recorder = store
+    assert store.taken.wait(5)
+    recorder.close()
+    assert len(store.records) == len(everything())
+
+
+@pytest.mark.parametrize("error", [ValueError("not a RecordingError"), OSError("disk")])
+def test_a_recorder_that_raises_anything_does_not_stop_recording(
+    store: MemoryRecorder, recorder: BackgroundRecorder, error: Exception
+) -> None:
+    recorder.start()
+    store.down = error
+    with pytest.raises(RecordingError):
+        recorder.begin(started())
+    recorder.settle(everything)
+    store.down = None
+    recorder.begin(started("later"))
+    recorder.close()
+    assert started("later") in store.records
+
+
+def test_a_bug_in_the_committing_thread_fails_its_group_and_no_other(
+    store: MemoryRecorder, recorder: BackgroundRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    recorder.start()
+    with monkeypatch.context() as patched:
+        patched.setattr(recorder, "_keep", broken)
+        store.down = DOWN
+        with pytest.raises(RecordingError):
+            recorder.begin(started())
+    store.down = None
+    recorder.begin(started("later"))
+    recorder.close()
+
+
+def test_what_is_settled_while_the_recorder_is_closed_goes_to_the_spool(
+    store: MemoryRecorder, recorder: BackgroundRecorder
+) -> None:
+    recorder.settle(everything)
+    assert recorder.degraded
+    recorder.start()
+    assert store.taken.wait(5)
+    assert recorder._makers is not None
+    recorder._makers.shutdown()
+    recorder.settle(everything)
+    recorder.close()
+    recorder.start()
+    while len(store.records) < 2 * len(everything()):
+        recorder.begin(started())
+        store.records = [record for record in store.records if not isinstance(record, InterceptionStarted)]
+    recorder.close()
+
+
+def test_a_hanging_store_and_a_waiting_spool_do_not_hold_answers(
+    store: MemoryRecorder, recorder: BackgroundRecorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the replay hangs in the store, further records still find their way into the spool."""
+    monkeypatch.setattr(recorder_module, "COMMIT_TIMEOUT", 0.05)
+    left_by_a_dead_process(tmp_path / "spool")
+    store.open.clear()
+    recorder.start()
+    for number in range(3):
+        recorder.settle(lambda number=number: [ended(f"i{number}")])  # type: ignore[misc]
+    store.open.set()
+    recorder.close()
+    kept = {record.interception_id for record in store.of(InterceptionEnded)}  # type: ignore[union-attr]
+    assert kept == {"dead", "i0", "i1", "i2"}
+
+
+def test_a_dead_processes_records_are_found_under_steady_traffic(
+    store: MemoryRecorder, recorder: BackgroundRecorder, tmp_path: Path
+) -> None:
+    recorder.start()
+    left_by_a_dead_process(tmp_path / "spool")
+    deadline = time.monotonic() + 5
+    while not store.of(InterceptionEnded) and time.monotonic() < deadline:
+        recorder.begin(started())
+    recorder.close()
+    assert store.of(InterceptionEnded)
+
+
 def test_when_neither_store_nor_spool_takes_the_records_the_caller_is_told(
     store: MemoryRecorder, tmp_path: Path
 ) -> None:
@@ -192,12 +303,23 @@ def left_by_a_dead_process(directory: Path) -> None:
     (directory / "dead.jsonl").write_bytes(encode([ended("dead")]))
 
 
-def test_observers_see_what_is_recorded_even_if_it_is_not_kept(store: MemoryRecorder) -> None:
+def test_observers_see_each_record_once_even_if_it_is_not_kept_and_cannot_do_harm(
+    store: MemoryRecorder, tmp_path: Path
+) -> None:
     seen: list[Record] = []
+
+    def broken(_: Sequence[Record]) -> None:
+        raise BrokenPipeError
+
     store.down = DOWN
-    with pytest.raises(RecordingError):
-        Recorders(store, seen.extend).record([ended()])
-    assert seen == [ended()]
+    recorder = BackgroundRecorder(store, Spool(tmp_path), observers=(broken, seen.extend))
+    recorder.start()
+    recorder.settle(lambda: [ended()])
+    store.down = None
+    assert store.taken.wait(5)
+    recorder.begin(started())
+    recorder.close()
+    assert seen == [ended(), started()]
 
 
 def test_content_none_keeps_no_text() -> None:

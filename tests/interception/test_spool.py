@@ -82,7 +82,7 @@ def test_what_can_never_be_written_is_put_aside_and_the_rest_goes_on(tmp_path: P
 
     Spool(tmp_path).replay(write)
     assert got == [[ended("a")]]
-    assert (tmp_path / "dead.refused").read_bytes().count(b"\n") == 2
+    assert (tmp_path / "refused.log").read_bytes().count(b"\n") == 2
 
 
 def test_a_full_spool_says_so(tmp_path: Path) -> None:

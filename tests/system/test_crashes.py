@@ -1,0 +1,164 @@
+"""A failing store, a stop in the middle, kill -9: no answer and no record is lost (behaviour.md 2.6, 6.6, 10)."""
+
+import signal
+
+import pytest
+
+from tests.fake_provider import Reply
+from tests.fake_provider.conversations import message_start, request_bytes, text, text_block, tool, user
+from tests.system.client import PING, Exchange, eventually
+from tests.system.conftest import Gateways
+from tests.system.gateway import QUICK_PINGS, Gateway, Setup
+
+pytestmark = pytest.mark.system
+
+OPENING = (message_start("msg_crash", {"input_tokens": 1234, "output_tokens": 1}), *text_block(0, "so far")[:2])
+REQUEST = request_bytes(user("hi"), stream=True)
+
+
+# --- the store ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["blocking", "streaming"])
+def test_an_answer_outlives_its_store(gateway: Gateway, actor: str, stream: bool) -> None:
+    """Its records wait in the spool, readiness tells of it, and they are there once the store is back."""
+    conversation = tool()
+    hold = gateway.provider.hold()
+    gateway.provider.reply(conversation.reply(stream=stream).but(before=hold))
+
+    with gateway.post(conversation.request(stream=stream), [("X-User-ID", actor)]) as answer:
+        gateway.provider.whole_request()
+        with gateway.without_table("token_usages"):
+            hold.set()
+            assert answer.read().ended == "clean"
+            assert bytes(answer.body) == conversation.answer(stream=stream)
+            with gateway.get("/readyz") as readiness:
+                readiness.read()
+
+    assert readiness.status != 200 or b"degraded" in readiness.body
+    has_all_of_it(gateway, actor)
+    eventually(gateway.is_ready)
+
+
+def test_an_answer_outlives_a_locked_store(gateway: Gateway, actor: str) -> None:
+    conversation = tool()
+    hold = gateway.provider.hold()
+    gateway.provider.reply(conversation.reply(stream=True).but(before=hold))
+
+    with gateway.post(conversation.request(stream=True), [("X-User-ID", actor)]) as answer:
+        gateway.provider.whole_request()
+        with gateway.locked_database():
+            hold.set()
+            assert answer.read().ended == "clean"
+            assert answer.without_pings == conversation.stream
+
+    has_all_of_it(gateway, actor)
+    eventually(gateway.is_ready)
+
+
+def has_all_of_it(gateway: Gateway, actor: str) -> None:
+    """Every row of `tool()`, once."""
+    recorded = gateway.recorded_for(actor)
+    assert recorded.interception["status"] == "completed"
+    assert [row["output_tokens"] for row in recorded.tokens] == [60]
+    assert [row["tool"] for row in recorded.tools] == ["Read"]
+    assert len(recorded.prompts) == 1
+
+
+def test_an_interception_that_cannot_be_recorded(gateway: Gateway) -> None:
+    with gateway.without_table("interceptions"), gateway.post(REQUEST) as answer:
+        answer.read()
+
+    assert answer.status == 503
+    assert answer.error()[0] == "overloaded_error"
+    assert int(answer.header("retry-after") or 0) >= 1
+    assert gateway.provider.received == []
+    gateway.provider.reply(text().reply(stream=True))
+    eventually(gateway.is_ready)
+    with gateway.post(REQUEST) as answer:
+        assert answer.read().status == 200
+
+
+# --- kill -9 -----------------------------------------------------------------------------------------------------
+
+
+def test_spooled_records_survive_a_kill(gateways: Gateways, actor: str) -> None:
+    gateway = gateways.own().start()
+    hold = gateway.provider.hold()
+    gateway.provider.reply(text().reply(stream=True).but(before=hold))
+    with gateway.post(REQUEST, [("X-User-ID", actor)]) as answer:
+        gateway.provider.whole_request()
+        with gateway.without_table("token_usages"):
+            hold.set()
+            assert answer.read().ended == "clean"
+            gateway.kill()
+
+    gateway.start()
+
+    recorded = gateway.recorded_for(actor)
+    assert recorded.interception["status"] == "completed"
+    assert [row["output_tokens"] for row in recorded.tokens] == [17]
+    assert len(recorded.prompts) == 1
+
+
+def test_starting_a_second_gateway_interrupts_nobody(gateways: Gateways, actor: str) -> None:
+    """The sweeper ends what dead workers left, not what another process is at."""
+    gateway = gateways.own().start()
+    hold = gateway.provider.hold()
+    gateway.provider.reply(Reply.sse((*OPENING, hold, *text().events[-2:])))
+    with gateway.post(REQUEST, [("X-User-ID", actor)]) as answer:
+        answer.read_until(OPENING[-1])
+        shared = (("DATABASE_URL", f"sqlite:///{gateway.database}"),)
+        gateways.own(Setup(environment=shared)).start()
+        (row,) = gateway.rows("interceptions", initiator_id=actor)
+        hold.set()
+        answer.read()
+
+    assert row["status"] == "open"
+    assert answer.ended == "clean"
+    assert gateway.recorded_for(actor).interception["status"] == "completed"
+
+
+# --- stopping ----------------------------------------------------------------------------------------------------
+
+
+def test_open_streams_finish_when_the_gateway_stops(gateways: Gateways, actor: str) -> None:
+    gateway = gateways.own(QUICK_PINGS).start()
+    conversation = text()
+    hold = gateway.provider.hold()
+    gateway.provider.reply(Reply.sse((conversation.events[0], hold, *conversation.events[1:])))
+
+    with gateway.post(REQUEST, [("X-User-ID", actor)]) as answer:
+        answer.read_until(conversation.events[0])
+        gateway.signal(signal.SIGTERM)
+        answer.read_until(PING, 4)
+        hold.set()
+        answer.read()
+
+    assert answer.without_pings == conversation.stream.replace(PING, b"")
+    assert answer.ended == "clean"
+    assert gateway.wait() == 0
+    assert gateway.recorded_for(actor).interception["status"] == "completed"
+
+
+def status_of(answer: Exchange) -> int | None:
+    """None if it does not come within a second."""
+    with answer:
+        return None if answer.is_silent_for(1) else answer.read().status
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_loses_no_record(gateways: Gateways, actor: str, number: signal.Signals) -> None:
+    gateway = gateways.own().start()
+    gateway.provider.always(text().reply(stream=True))
+    open_answers = [gateway.post(REQUEST, [("X-User-ID", actor)]) for _ in range(20)]
+    for answer in open_answers:
+        answer.head()
+
+    gateway.signal(number)
+
+    assert [answer.read().ended for answer in open_answers] == ["clean"] * 20
+    assert gateway.wait() == 0
+    rows = gateway.rows("interceptions", initiator_id=actor)
+    assert [row["status"] for row in rows] == ["completed"] * 20
+    assert sum(len(gateway.recorded(row["id"]).tokens) for row in rows) == 20
