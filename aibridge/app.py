@@ -68,6 +68,7 @@ def create_app(
         on_close=(database.dispose,),
     )
     app = Flask("aibridge", static_folder=None)
+    app.url_map.merge_slashes = False  # no redirects: a POST does not follow them
     app.extensions[EXTENSION] = gateway
     app.register_blueprint(health_blueprint(gateway))
     for provider in gateway.providers.values():

@@ -15,6 +15,7 @@ Status = Literal["completed", "failed", "cancelled", "interrupted"]
 CredentialKind = Literal["byok", "centralized"]
 
 ERROR_MESSAGE_BYTES = 1024
+LONGEST_ID = 512  # characters of an id or name that a provider or client chose
 
 
 def new_id() -> str:
@@ -54,7 +55,8 @@ class InterceptionStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterceptionEnded:
-    """How it ended. Durations are in milliseconds; `gateway_ms` is the part the provider did not cause."""
+    """How it ended. Durations are in milliseconds; `gateway_ms` is what passed before the
+    provider was called: reading, identifying, the start row."""
 
     interception_id: str
     status: Status
@@ -135,5 +137,5 @@ class Recorder(Protocol):
     def record(self, records: Sequence[Record]) -> None:
         """Keep all of `records`, in order, or none. They are durable when this returns.
 
-        Called from several threads at once. Raises RecordingError if they could not be kept.
+        Raises RecordingError if they could not be kept, RecordRefused if one of them never will be.
         """

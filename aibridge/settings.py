@@ -322,6 +322,7 @@ class Settings(BaseSettings):
             ("providers.circuit_breaker", any(provider.circuit_breaker for provider in providers)),
             ("providers.dump_dir", any(provider.dump_dir for provider in providers)),
             ("providers.keys after the first", any(len(provider.keys) > 1 for provider in providers)),
+            ("keys of a copilot provider", any(p.keys for p in providers if p.type == "copilot")),
         ]
 
 
@@ -348,12 +349,21 @@ def _from_environment(settings_class: type[BaseSettings], environ: Mapping[str, 
     for name, (section, field) in CONVENTIONAL.items():
         if environ.get(name):
             values.setdefault(section, {})[field] = environ[name]
+    for name in environ:
+        if name.startswith("AIBRIDGE_") and not _is_setting(name, settings_class):
+            raise SettingsError(f"there is no such setting (environment variable {name})")
     source = EnvSettingsSource(settings_class)
     source.env_vars = {name.lower(): value for name, value in environ.items()}
     try:
         return _merged(values, source())
     except Exception as error:  # pydantic-settings' own: JSON was expected in a variable
         raise SettingsError(f"the environment: {error}") from None
+
+
+def _is_setting(variable: str, settings_class: type[BaseSettings]) -> bool:
+    """Whether the variable names the file or a section; its field is checked with the values."""
+    name = variable.removeprefix("AIBRIDGE_").lower()
+    return name == "config" or any(f"{name}_".startswith(f"{section}_") for section in settings_class.model_fields)
 
 
 def _conventional_providers(environ: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -405,8 +415,18 @@ def _origin(location: tuple[str, ...], environ: Mapping[str, str], path: Path | 
 def effective(settings: Settings) -> dict[str, Any]:
     """The configuration as plain data, every secret masked, also the password in a database URL."""
     dumped = settings.model_dump(mode="json")
-    dumped["database"]["url"] = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:**********@", settings.database.url)
+    dumped["database"]["url"] = _masked_url(settings.database.url)
+    for entry in (*dumped["providers"], *dumped["mcp_servers"]):
+        for name in ("base_url", "url"):
+            if entry.get(name):
+                entry[name] = _masked_url(entry[name])
     return dumped
+
+
+def _masked_url(url: str) -> str:
+    """Without the password, whether it stands before the host or in the query."""
+    url = re.sub(r"(://[^:/@?]*):[^/@?]*@", r"\1:**********@", url)
+    return re.sub(r"([?&]\w*(?:password|secret|token|key)\w*=)[^&]*", r"\1**********", url)
 
 
 def timeouts_of(provider: Provider, general: UpstreamTimeouts) -> UpstreamTimeouts:

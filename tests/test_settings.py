@@ -83,6 +83,10 @@ def test_secrets_come_from_variables_and_files(tmp_path: Path, monkeypatch: pyte
 def test_the_effective_configuration_hides_the_database_password() -> None:
     shown = effective(load(DATABASE_URL=f"postgres://user:{SECRET}@h/d"))
     assert shown["database"]["url"] == "postgresql+psycopg://user:**********@h/d"
+    in_query = effective(load(DATABASE_URL=f"postgres://h/d?user=u&password={SECRET}&x=1"))
+    assert in_query["database"]["url"] == "postgresql+psycopg://h/d?user=u&password=**********&x=1"
+    provider = effective(load(ANTHROPIC_BASE_URL=f"https://u:{SECRET}@h/base"))["providers"][0]
+    assert provider["base_url"] == "https://u:**********@h/base"
 
 
 def test_a_provider_can_have_its_own_timeouts() -> None:
@@ -100,6 +104,7 @@ def test_the_named_file_is_read_instead_of_the_default_one(tmp_path: Path) -> No
 REFUSALS = [
     ("[server]\nport = 70000", {}, ["server.port", "aibridge.toml"]),
     ("", {"PORT": "http"}, ["server.port", "variable PORT"]),
+    ("", {"AIBRIDGE_SERVRE_PORT": "1"}, ["no such setting", "AIBRIDGE_SERVRE_PORT"]),
     ("", {"AIBRIDGE_SERVER_PORT": "-1"}, ["server.port", "variable AIBRIDGE_SERVER_PORT"]),
     ("[server]\nprot = 1", {}, ["server.prot", "aibridge.toml"]),
     ("[sever]\nport = 1", {}, ["sever", "aibridge.toml"]),

@@ -25,15 +25,15 @@ def upstream_headers(
     defaults: Headers = (),
     actor: Actor,
     actor_headers: Iterable[tuple[str, str]] = (),
-    private: frozenset[str] = frozenset(),
 ) -> Headers:
     """The client's headers (names in lower case) as the provider gets them.
 
     `defaults` are added where the client sent none. `actor_headers` are (attribute, header name) pairs; the
-    client's own values for those names never pass. `private` are further names that stay here.
+    client's own values for those names never pass.
     """
     actor_pairs = [(name.lower(), _actor_value(actor, attribute)) for attribute, name in actor_headers]
-    dropped = _DROPPED | private | {name for name, _ in actor_pairs} | _named_in_connection(received)
+    named = {name for name, _ in actor_pairs} | _named_in_connection(received)
+    dropped = _DROPPED | {name.replace("_", "-") for name in named}
     kept = [(name, value) for name, value in received if not _is_dropped(name, dropped)]
     present = {name for name, _ in kept}
     kept += [(name, value) for name, value in defaults if name not in present]

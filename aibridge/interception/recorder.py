@@ -9,7 +9,7 @@ groups grow by themselves.
 import queue
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from dataclasses import replace as replaced
@@ -95,7 +95,7 @@ class _Job:
             return self._made
 
     def fail(self, error: RecordingError) -> None:
-        if not self.done.done():
+        with suppress(InvalidStateError):  # it had succeeded before its group failed
             self.done.set_exception(error)
 
 

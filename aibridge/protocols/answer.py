@@ -9,7 +9,7 @@ from typing import Any
 
 from aibridge.protocols.interceptor import Observation, Observed, ProviderError
 from aibridge.protocols.reading import dumped, mapping, parsed_object, text
-from aibridge.records import ModelThought, PromptUsage, TokenUsage, ToolUsage
+from aibridge.records import LONGEST_ID, ModelThought, PromptUsage, TokenUsage, ToolUsage
 
 # Roughly what English text and code come to; used only where a cut stream leaves a count unknown.
 CHARACTERS_PER_TOKEN = 4
@@ -69,7 +69,11 @@ class Answer:
         records: list[Observed] = []
         if prompt is not None:
             records.append(
-                PromptUsage(interception_id=interception_id, provider_response_id=self.response_id, prompt=prompt)
+                PromptUsage(
+                    interception_id=interception_id,
+                    provider_response_id=self.response_id[:LONGEST_ID],
+                    prompt=prompt,
+                )
             )
         if self.tokens is not None:
             records.append(self._usage(interception_id, self.tokens))
@@ -86,7 +90,7 @@ class Answer:
     def _usage(self, interception_id: str, tokens: Tokens) -> TokenUsage:
         return TokenUsage(
             interception_id=interception_id,
-            provider_response_id=self.response_id,
+            provider_response_id=self.response_id[:LONGEST_ID],
             provider_model=self.model,
             input_tokens=tokens.input,
             output_tokens=tokens.output,
@@ -99,10 +103,10 @@ class Answer:
     def _tool(self, interception_id: str, call: Call) -> ToolUsage:
         return ToolUsage(
             interception_id=interception_id,
-            provider_response_id=self.response_id,
-            provider_tool_call_id=call.call_id or None,
-            provider_item_id=call.item_id or None,
-            tool=call.name,
+            provider_response_id=self.response_id[:LONGEST_ID],
+            provider_tool_call_id=call.call_id[:LONGEST_ID] or None,
+            provider_item_id=call.item_id[:LONGEST_ID] or None,
+            tool=call.name[:LONGEST_ID],
             input=call.arguments,
             metadata={"type": call.hosted} if call.hosted else {},
         )

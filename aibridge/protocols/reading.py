@@ -14,7 +14,12 @@ import orjson
 from aibridge.errors import InvalidRequest
 
 _LARGEST = 2**63 - 1  # what a database's 64-bit column takes
+_LONGEST_INTEGER = 4000  # digits
 _LONG_NUMBER = re.compile(rb"\d{20}")
+
+
+class TooDeep(ValueError):
+    """JSON, as far as it was read, but nested more deeply than Python can follow."""
 
 
 def parse(text: bytes) -> Any:
@@ -28,10 +33,15 @@ def parse(text: bytes) -> Any:
 
 def _standard_parse(text: bytes) -> Any:
     try:
-        value = json.loads(text)
-        return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+        value = json.loads(text, parse_int=_integer)
+        return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"), parse_int=_integer)
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise TooDeep from None
+
+
+def _integer(digits: str) -> int | float:
+    """Python refuses to convert very long ones (sys.set_int_max_str_digits); they count as infinite."""
+    return int(digits) if len(digits) <= _LONGEST_INTEGER else math.copysign(math.inf, -(digits[0] == "-"))
 
 
 def parsed_object(text: bytes) -> dict[str, Any] | None:
@@ -56,8 +66,13 @@ def _object(parser: Callable[[bytes], Any], text: bytes) -> dict[str, Any] | Non
 def request_object(body: bytes) -> dict[str, Any]:
     """A request's JSON object. What it says is the provider's to judge; only something else raises
     InvalidRequest."""
-    data = parsed_object(body)
-    if data is None:
+    try:
+        data = parse(body)
+    except TooDeep:
+        data = {} if body.lstrip().startswith(b"{") else None  # an object goes on unread
+    except ValueError:
+        data = None
+    if not isinstance(data, dict):
         raise InvalidRequest("the request body is not a JSON object")
     return data
 

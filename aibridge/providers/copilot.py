@@ -37,5 +37,6 @@ def copilot_provider(
         forward=Passthrough(base_url, timeouts.connect_timeout, timeouts.read_timeout),
         credentials=CredentialRules(accepted=("authorization",), central="authorization"),
         defaults=default_headers(client, DEFAULTS),
+        actor_headers=tuple((provider.actor_headers or {}).items()),
         meter=Meter(wanted=provider.request_usage),
     )

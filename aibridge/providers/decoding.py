@@ -1,26 +1,33 @@
-"""Undoing a content encoding that a provider used although it was asked for none."""
+"""Undoing a content encoding that a provider used although it was asked for none.
+
+It happens below the SDKs, so that the bodies of error answers, which they read themselves, are plain too.
+"""
 
 import zlib
 from collections.abc import Iterator
 
-from aibridge.errors import UpstreamError
-from aibridge.upstream.call import IDLE, Headers, UpstreamBody, UpstreamResponse
+import httpx2
 
-_DECODABLE = {"gzip", "x-gzip", "deflate"}
+from aibridge.errors import UpstreamError
+from aibridge.upstream.call import IDLE
+
+_DECODABLE = {b"gzip", b"x-gzip", b"deflate"}
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 
+RawHeaders = list[tuple[bytes, bytes]]
 
-class _Inflated:
+
+class _Inflated(httpx2.SyncByteStream):
     """A body, inflated as it arrives. Raises UpstreamError when it is not what its header says."""
 
-    def __init__(self, body: UpstreamBody) -> None:
+    def __init__(self, body: httpx2.SyncByteStream) -> None:
         self._body = body
 
     def __iter__(self) -> Iterator[bytes]:
         inflate = zlib.decompressobj(_GZIP_OR_ZLIB)
         try:
             for chunk in self._body:
-                plain = inflate.decompress(chunk) if chunk else IDLE
+                plain, inflate = _inflate(chunk, inflate)
                 if plain or not chunk:
                     yield plain
         except zlib.error as error:
@@ -32,9 +39,21 @@ class _Inflated:
         self._body.close()
 
 
-def decoded(response: UpstreamResponse) -> UpstreamResponse:
-    """The response without gzip or deflate; other encodings are left, with their header."""
-    if response.header("content-encoding").strip().lower() not in _DECODABLE:
-        return response
-    headers: Headers = tuple(pair for pair in response.headers if pair[0] != "content-encoding")
-    return UpstreamResponse(response.status, headers, _Inflated(response.body))
+def _inflate(chunk: bytes, inflate: "zlib._Decompress") -> tuple[bytes, "zlib._Decompress"]:
+    """What a chunk holds, and the machine for the next: a gzip body may have several members (RFC 1952)."""
+    plain = IDLE
+    while chunk:
+        if inflate.eof:
+            inflate = zlib.decompressobj(_GZIP_OR_ZLIB)
+        plain += inflate.decompress(chunk)
+        chunk = inflate.unused_data
+    return plain, inflate
+
+
+def decoded(headers: RawHeaders, body: httpx2.SyncByteStream) -> tuple[RawHeaders, httpx2.SyncByteStream]:
+    """The answer without gzip or deflate; other encodings are left, with their header."""
+    encoding = b",".join(value for name, value in headers if name == b"content-encoding")
+    if encoding.strip().lower() not in _DECODABLE:
+        return headers, body
+    gone = (b"content-encoding", b"content-length")
+    return [pair for pair in headers if pair[0] not in gone], _Inflated(body)

@@ -66,21 +66,24 @@ class Passthrough:
 
     def __call__(self, request: ForwardedRequest) -> ForwardedResponse:
         try:
-            response = self._session.request(
-                request.method,
-                self._base_url + request.path,
-                headers=_joined(request.headers),
-                data=_body(request),
-                timeout=self._timeout,
-                allow_redirects=False,
-                stream=True,
-            )
+            response = self._send(request)
+        except requests.ConnectTimeout as error:
+            raise UpstreamError("the provider could not be reached in time") from error
         except requests.Timeout as error:
             raise UpstreamTimeout("the provider did not answer in time") from error
         except requests.RequestException as error:
             raise UpstreamError("the provider could not be reached") from error
         received = tuple((name.lower(), value) for name, value in response.raw.headers.iteritems())
         return ForwardedResponse(response.status_code, end_to_end(received), _Download(response))
+
+    def _send(self, request: ForwardedRequest) -> requests.Response:
+        """As `Session.request` does, but with the client's spelling of the target."""
+        prepared = self._session.prepare_request(
+            requests.Request(request.method, self._base_url, headers=_joined(request.headers), data=_body(request))
+        )
+        prepared.url = self._base_url + request.path
+        settings = self._session.merge_environment_settings(prepared.url, {}, True, None, None)
+        return self._session.send(prepared, timeout=self._timeout, allow_redirects=False, **settings)
 
 
 def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:

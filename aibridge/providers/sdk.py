@@ -5,6 +5,7 @@ own bytes and headers. That is why `_build_request` is overridden, which is priv
 are pinned and `tests/providers/` fails loudly if an upgrade changes it.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Protocol
@@ -12,12 +13,14 @@ from typing import Any, Protocol
 import httpx2
 
 from aibridge.errors import ClientGone, UpstreamError, UpstreamTimeout
-from aibridge.providers.decoding import decoded
-from aibridge.providers.transport import ABANDONED
+from aibridge.providers.transport import ABANDONED, TARGET
 from aibridge.upstream.call import Headers, Upstream, UpstreamRequest, UpstreamResponse, WholeBody
 
 # Under this name our request travels through the SDK's `headers` option to `_build_request`.
 _REQUEST = "aibridge.request"
+
+# What would end a request's target. gunicorn lets none of it through; other servers may.
+_BREAKING = re.compile(rb"[\x00-\x20\x7f]")
 
 
 class Sdk(Protocol):
@@ -35,12 +38,18 @@ def exact_request(client: Any, options: Any) -> httpx2.Request | None:
     outgoing = headers.get(_REQUEST) if isinstance(headers, Mapping) else None
     if outgoing is None:
         return None
+    target = _BREAKING.sub(lambda match: b"%%%02X" % match[0][0], outgoing.path.encode("latin-1"))
+    base = str(client.base_url).rstrip("/")
     return httpx2.Request(
         "POST",
-        _url(str(client.base_url).rstrip("/") + options.url),
+        _url(base + target.decode("latin-1")),
         headers=[(name.encode(), value.encode("latin-1")) for name, value in outgoing.headers],
         content=outgoing.body,
-        extensions={"timeout": client.timeout.as_dict(), ABANDONED: outgoing.abandoned},
+        extensions={
+            "timeout": client.timeout.as_dict(),
+            ABANDONED: outgoing.abandoned,
+            TARGET: _url(base).raw_path.rstrip(b"/") + target,
+        },
     )
 
 
@@ -67,10 +76,12 @@ def sdk_upstream(client: Any, sdk: Sdk) -> Upstream:
         except sdk.APIStatusError as error:
             return _failure(error.response)
         except sdk.APITimeoutError as error:
+            if isinstance(error.__cause__, httpx2.ConnectTimeout):
+                raise UpstreamError("the provider could not be reached in time") from error
             raise UpstreamTimeout("the provider did not answer in time") from error
         except sdk.APIConnectionError as error:
             raise _connection_error(error) from error
-        return decoded(_answer(response))
+        return _answer(response)
 
     return call
 
@@ -95,9 +106,8 @@ def _answer(response: httpx2.Response) -> UpstreamResponse:
 
 
 def _failure(response: httpx2.Response) -> UpstreamResponse:
-    """An error answer, which the SDK has read (and decoded) already."""
-    headers = tuple(pair for pair in _pairs(response.headers) if pair[0] != "content-encoding")
-    return UpstreamResponse(response.status_code, headers, WholeBody(response.content))
+    """An error answer, which the SDK has read already."""
+    return UpstreamResponse(response.status_code, _pairs(response.headers), WholeBody(response.content))
 
 
 def _pairs(headers: httpx2.Headers) -> Headers:
@@ -112,6 +122,8 @@ def _connection_error(error: Exception) -> Exception:
 
 
 def default_headers(client: Any, names: tuple[str, ...]) -> Headers:
-    """The SDK's own values of headers without which its API does not answer."""
+    """The SDK's own values of headers without which its API does not answer. What the environment adds to them
+    (ANTHROPIC_CUSTOM_HEADERS, OPENAI_CUSTOM_HEADERS) is not the SDK's own."""
+    client._custom_headers = {}
     given = {name.lower(): value for name, value in client.default_headers.items()}
     return tuple((name, str(given[name])) for name in names)

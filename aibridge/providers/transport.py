@@ -24,6 +24,7 @@ import httptools
 import httpx2
 
 from aibridge.errors import ClientGone, UpstreamError, UpstreamTimeout
+from aibridge.providers.decoding import decoded
 from aibridge.sockets import readable
 from aibridge.upstream.call import IDLE
 
@@ -32,8 +33,10 @@ HEAD_LIMIT = 256 * 1024
 IDLE_SECONDS = 60.0  # how long an unused connection is kept
 IDLE_CONNECTIONS = 256  # per origin
 
-# Where a request tells the transport whether its answer is still wanted: a `Callable[[], bool]`.
+# Extensions of a request. Whether its answer is still wanted, a `Callable[[], bool]`; and its target in bytes,
+# since an httpx2.URL spells some characters in its own way (httpcore knows this extension, too).
 ABANDONED = "aibridge.abandoned"
+TARGET = "target"
 
 Origin = tuple[str, str, int]
 
@@ -178,7 +181,7 @@ class Transport(httpx2.BaseTransport):
         origin: Origin = (url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80))
         timeouts = request.extensions["timeout"]
         proxy = self._proxy(origin)
-        wire = _serialised(request, absolute=proxy is not None and url.scheme == "http")
+        wire = _serialised(request, proxy if url.scheme == "http" else None)
         connection = self._sent(origin, proxy, wire, timeouts["connect"], timeouts["read"])
         message = _Message()
         try:
@@ -191,7 +194,8 @@ class Transport(httpx2.BaseTransport):
             connection.close()
             raise
         body = Body(connection, message, timeouts["read"], lambda conn, keep: self._put(origin, conn, keep))
-        return httpx2.Response(message.status, headers=message.headers, stream=body)
+        headers, plain = decoded(message.headers, body)
+        return httpx2.Response(message.status, headers=headers, stream=plain)
 
     def close(self) -> None:
         for idle in self._idle.values():
@@ -254,11 +258,25 @@ class Transport(httpx2.BaseTransport):
 
     def _put(self, origin: Origin, connection: _Connection, keep: bool) -> None:
         idle = self._idle[origin]
+        self._reap(idle)
         if keep and len(idle) < IDLE_CONNECTIONS:
             connection.used = time.monotonic()
             idle.append(connection)
         else:
             connection.close()
+
+    @staticmethod
+    def _reap(idle: "deque[_Connection]") -> None:
+        """Close what has not been used for long: the last used are taken first, so it gathers at the left."""
+        while True:
+            try:
+                oldest = idle.popleft()
+            except IndexError:
+                return
+            if time.monotonic() - oldest.used < IDLE_SECONDS:
+                idle.appendleft(oldest)
+                return
+            oldest.close()
 
     def _connect(self, origin: Origin, proxy: SplitResult | None, timeout: float) -> _Connection:
         scheme, host, port = origin
@@ -289,24 +307,30 @@ class Transport(httpx2.BaseTransport):
         address = self._proxies.get(scheme) or self._proxies.get("all")
         if not address or proxy_bypass(f"{host}:{port}"):
             return None
-        return urlsplit(address if "://" in address else f"http://{address}")
+        proxy = urlsplit(address if "://" in address else f"http://{address}")
+        if proxy.scheme != "http":
+            raise httpx2.ProxyError(f"a proxy is reached by http, not by {proxy.scheme}")
+        return proxy
 
 
-def _serialised(request: httpx2.Request, *, absolute: bool) -> bytes:
-    target = str(request.url).encode("ascii") if absolute else request.url.raw_path
+def _serialised(request: httpx2.Request, proxy: SplitResult | None) -> bytes:
+    """The request on the wire; to a proxy the target is absolute (RFC 9112, section 3.2.2)."""
+    target = request.extensions.get(TARGET) or request.url.raw_path
+    credentials = b""
+    if proxy is not None:
+        credentials = _proxy_authorization(proxy)
+        target = str(request.url.copy_with(raw_path=b"/")).encode("ascii").rstrip(b"/") + target
     parts = [request.method.encode("ascii"), b" ", target, b" HTTP/1.1\r\n"]
     for name, value in request.headers.raw:
         parts += (name, b": ", value, b"\r\n")
-    return b"".join((*parts, b"\r\n", request.content))
+    return b"".join((*parts, credentials, b"\r\n", request.content))
 
 
 def _tunnel(sock: socket.socket, host: str, port: int, proxy: SplitResult) -> None:
     """CONNECT (RFC 9110, section 9.3.6). Raises OSError if the proxy refuses."""
-    lines = [f"CONNECT {host}:{port} HTTP/1.1", f"Host: {host}:{port}"]
-    if proxy.username:
-        user = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}".encode()
-        lines.append(f"Proxy-Authorization: Basic {base64.b64encode(user).decode()}")
-    sock.sendall("\r\n".join((*lines, "", "")).encode("latin-1"))
+    there = f"{host}:{port}".encode("ascii")
+    request = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (there, there, _proxy_authorization(proxy))
+    sock.sendall(request)
     head = b""
     while b"\r\n\r\n" not in head:
         piece = sock.recv(4096)
@@ -316,6 +340,14 @@ def _tunnel(sock: socket.socket, host: str, port: int, proxy: SplitResult) -> No
     status = head.split(b"\r\n", 1)[0].split(b" ")
     if len(status) < 2 or not status[1].startswith(b"2"):
         raise OSError(f"the proxy refused: {b' '.join(status[1:]).decode('latin-1')}")
+
+
+def _proxy_authorization(proxy: SplitResult) -> bytes:
+    """The header line for the user in a proxy's URL; nothing if there is none."""
+    if not proxy.username:
+        return b""
+    user = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}".encode()
+    return b"Proxy-Authorization: Basic " + base64.b64encode(user) + b"\r\n"
 
 
 def _reason(error: OSError) -> str:

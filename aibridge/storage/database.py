@@ -28,7 +28,15 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    OperationalError,
+    SQLAlchemyError,
+    StatementError,
+)
 
 from aibridge.storage.column_types import json_text
 
@@ -49,6 +57,10 @@ _MIGRATING = threading.Lock()
 
 class StorageError(Exception):
     """The database could not be reached, or refused. The message is one line and holds no secret."""
+
+
+class StorageRefusal(StorageError):
+    """The database is there; it is these values that it does not take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +157,9 @@ class Database:
     def _failures(self) -> Iterator[None]:
         try:
             yield
-        except DBAPIError as error:
+        except StatementError as error:
+            if _is_refusal(error):
+                raise StorageRefusal(f"{self}: {_first_line(error.orig)}") from error
             raise StorageError(f"{self}: {_first_line(error.orig)}") from error
         except (SQLAlchemyError, sqlite3.Error, CommandError, OSError) as error:
             raise StorageError(f"{self}: {_first_line(error)}") from error
@@ -161,6 +175,13 @@ def _take_write_lock(connection: Connection) -> None:
             if "locked" not in str(error.orig) or time.monotonic() > deadline:
                 raise
         time.sleep(LOCK_RETRY)
+
+
+def _is_refusal(error: StatementError) -> bool:
+    """Values of a wrong kind, or over a limit of PostgreSQL's (SQLSTATE class 54), or that could not be bound."""
+    sqlstate = str(getattr(error.orig, "sqlstate", None) or "")
+    bound = isinstance(error, DBAPIError)
+    return isinstance(error, DataError | IntegrityError) or sqlstate.startswith("54") or not bound
 
 
 def _first_line(error: BaseException | None) -> str:

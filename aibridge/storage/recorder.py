@@ -34,7 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.selectable import TableValuedAlias
 
-from aibridge.errors import RecordingError
+from aibridge.errors import RecordingError, RecordRefused
 from aibridge.records import (
     InterceptionEnded,
     InterceptionStarted,
@@ -46,7 +46,7 @@ from aibridge.records import (
     shortened,
 )
 from aibridge.storage.column_types import json_text
-from aibridge.storage.database import Database, StorageError
+from aibridge.storage.database import Database, StorageError, StorageRefusal
 from aibridge.storage.tables import (
     interceptions,
     model_thoughts,
@@ -102,10 +102,13 @@ class SqlRecorder:
         self._select_calls = _newest_calls(database.backend)
 
     def record(self, records: Sequence[Record]) -> None:
-        """Keep all of `records`, in order, or none. Raises RecordingError."""
+        """Keep all of `records`, in order, or none. Raises RecordingError; RecordRefused if one of them is at
+        fault."""
         try:
             with self._database.writing() as connection:
                 self._write(connection, records)
+        except StorageRefusal as error:
+            raise RecordRefused(str(error)) from error
         except StorageError as error:
             raise RecordingError(str(error)) from error
 

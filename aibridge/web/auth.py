@@ -14,6 +14,7 @@ from aibridge.settings import Auth
 from aibridge.upstream.call import Headers
 
 TOKEN_PREFIX = "aib_"
+USER_HEADER = "x-user-id"  # mode open
 LONGEST_ACTOR = 256
 
 
@@ -29,14 +30,8 @@ def authenticate(received: Headers, auth: Auth, verify_token: VerifyToken) -> tu
         case "proxy":
             return _vouched_for(remaining, auth)
         case _:
-            name = _single(received, "x-user-id").strip()[:LONGEST_ACTOR]
-            return (Actor(name) if name else ANONYMOUS), remaining
-
-
-def private_headers(auth: Auth) -> frozenset[str]:
-    """Header names, beyond the fixed ones, that must not reach a provider."""
-    names = (auth.header, auth.secret_header) if auth.mode == "proxy" else ()
-    return frozenset(name.lower() for name in names if name)
+            name = _single(remaining, USER_HEADER).strip()[:LONGEST_ACTOR]
+            return (Actor(name) if name else ANONYMOUS), _without(remaining, {USER_HEADER})
 
 
 def _without_gateway_token(received: Headers) -> tuple[str, Headers]:
@@ -75,7 +70,13 @@ def _vouched_for(received: Headers, auth: Auth) -> tuple[Actor, Headers]:
     name = _single(received, auth.header.lower()).strip()[:LONGEST_ACTOR]
     if not name:
         raise Unauthorized(f"the proxy did not say who asks ({auth.header})")
-    return Actor(name), received
+    return Actor(name), _without(received, {auth.header.lower(), auth.secret_header.lower()})
+
+
+def _without(received: Headers, names: set[str]) -> Headers:
+    """Spelled with hyphens or underscores: servers behind us may take one for the other."""
+    gone = {name.replace("_", "-") for name in names}
+    return tuple((name, value) for name, value in received if name.replace("_", "-") not in gone)
 
 
 def _single(received: Headers, name: str) -> str:

@@ -1,6 +1,7 @@
 """The gateway's own errors as HTTP answers, in the shape of the API that the route belongs to."""
 
 import math
+from collections.abc import Sequence
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
@@ -59,6 +60,13 @@ def error_response(protocol: WireProtocol, error: GatewayError, interception_id:
     return response
 
 
+def as_sent(response: Response, headers: Sequence[tuple[str, str]]) -> Response:
+    """The response with the provider's headers only: Flask adds a content type where there is none."""
+    response.headers.pop("content-type", None)
+    response.headers.extend(headers)
+    return response
+
+
 def too_large(limit: int) -> RequestTooLarge:
     """The refusal of a body over `limit` bytes."""
     shown = f"{limit // MIB} MiB" if limit >= MIB else f"{limit} bytes"
@@ -85,7 +93,8 @@ def register_error_handlers(app: Flask, gateway: Gateway) -> None:
 def _translated(error: HTTPException) -> GatewayError:
     # werkzeug routes a websocket handshake to no route of ours. Codex tries one first and turns to HTTP at once
     # only after this status; after a 404 or 405 it tries seven times.
-    if request.headers.get("Upgrade", "").lower() == "websocket":
+    wants_websocket = request.headers.get("Upgrade", "").lower() == "websocket"
+    if wants_websocket and request.path.rstrip("/").endswith("/responses"):
         return UpgradeRequired("this gateway speaks HTTP only")
     if isinstance(error, WerkzeugMethodNotAllowed):
         allowed = tuple(sorted(set(error.valid_methods or ()) - {"OPTIONS"}))

@@ -25,12 +25,12 @@ from aibridge.interception.loop import intercept
 from aibridge.interception.model import Actor, Credential
 from aibridge.protocols.interceptor import Payload, WireProtocol
 from aibridge.protocols.relay import Opaque
-from aibridge.records import InterceptionStarted, new_id, now
+from aibridge.records import LONGEST_ID, InterceptionStarted, new_id, now
 from aibridge.settings import MIB
 from aibridge.upstream.call import Headers, UpstreamRequest, UpstreamResponse
-from aibridge.web.auth import authenticate, private_headers
+from aibridge.web.auth import authenticate
 from aibridge.web.client_watch import client_watch
-from aibridge.web.errors import INTERCEPTION_ID, error_response, too_large
+from aibridge.web.errors import INTERCEPTION_ID, as_sent, error_response, too_large
 from aibridge.web.received import received_headers
 from aibridge.web.stream import AnswerStream, opening
 
@@ -129,7 +129,10 @@ class _Visit:
         if self._declared_too_large():
             raise self._too_large()
         limit = self._gateway.settings.server.body_limit
-        body = self._request.stream.read(limit + 1)
+        try:
+            body = self._request.stream.read(limit + 1)
+        except OSError as error:  # gunicorn's errors about chunks are of this kind, too
+            raise InvalidRequest("the request body cannot be read") from error
         if len(body) > limit:
             raise self._too_large()
         if len(body) < (self._request.content_length or 0):
@@ -158,7 +161,7 @@ class _Visit:
             started_at=now(),
             client=client.name,
             client_session_id=client.session_id,
-            correlating_tool_call_id=payload.correlating_tool_call_id,
+            correlating_tool_call_id=(payload.correlating_tool_call_id or "")[:LONGEST_ID] or None,
             credential_kind=credential.kind,
             credential_hint=credential.hint,
             user_agent=headers.get("user-agent", "")[:LONGEST_NAME],
@@ -179,7 +182,6 @@ class _Visit:
                 defaults=self._provider.defaults,
                 actor=actor,
                 actor_headers=self._provider.actor_headers,
-                private=private_headers(self._gateway.settings.auth),
             ),
             body=payload.body,
             model=self._provider.model_for(payload.model),
@@ -192,12 +194,16 @@ class _Visit:
         response, intercepted = self._provider.meter.call(call, request, payload, self._protocol)
         streamed = response.is_event_stream and response.status < 400
         if response.header("content-encoding") not in ("", "identity"):
-            exchange.interceptor = Opaque()
+            streamed, exchange.interceptor = False, Opaque()
         else:
             exchange.interceptor = intercepted(payload, exchange.id, response.status, streamed)
         chunks = intercept(response, exchange.interceptor)
         answer = self._streamed if streamed else self._whole
-        return answer(exchange, response, chunks)
+        try:
+            return answer(exchange, response, chunks)
+        except BaseException:
+            chunks.close()  # the provider hears of it before anything is recorded
+            raise
 
     def _streamed(self, exchange: Exchange, response: UpstreamResponse, chunks: Iterator[bytes]) -> Response:
         patience = self._gateway.settings.server.ping_interval
@@ -215,7 +221,7 @@ class _Visit:
         if verdict.failure is not None:
             return error_response(self._protocol, verdict.failure, exchange.id)
         headers = [*returned_headers(response.headers), (INTERCEPTION_ID, exchange.id)]
-        return Response(body, response.status, headers)
+        return as_sent(Response(body, response.status), headers)
 
     def _failed(self, exchange: Exchange, error: GatewayError) -> Response:
         exchange.settle(error.status, failure=error)

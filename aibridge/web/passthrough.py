@@ -1,19 +1,20 @@
 """Views of the routes that are forwarded without being intercepted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO
 
 from flask import Request, Response, request
 
-from aibridge.errors import GatewayError, NotFound
+from aibridge.errors import GatewayError, InvalidRequest, NotFound, UpstreamError
 from aibridge.interception.credentials import resolve
 from aibridge.interception.gateway import ForwardedRequest, Gateway, Provider
 from aibridge.interception.headers import upstream_headers
 from aibridge.protocols.interceptor import WireProtocol
-from aibridge.upstream.call import Headers
-from aibridge.web.auth import authenticate, private_headers
-from aibridge.web.errors import error_response, too_large
+from aibridge.upstream.call import Headers, UpstreamBody
+from aibridge.web.auth import authenticate
+from aibridge.web.errors import as_sent, error_response, too_large
 from aibridge.web.received import climbs, received_headers, target_below
+from aibridge.web.stream import StreamCut
 
 
 def passed_through(gateway: Gateway, provider: Provider, shape: WireProtocol) -> Callable[..., Response]:
@@ -45,7 +46,23 @@ def _forwarded(gateway: Gateway, provider: Provider, request: Request) -> Respon
             length=length,
         )
     )
-    return Response(answer.body, answer.status, list(answer.headers), direct_passthrough=True)
+    return as_sent(Response(_Relayed(answer.body), answer.status, direct_passthrough=True), answer.headers)
+
+
+class _Relayed:
+    """The answer as the WSGI server iterates it: if the provider dies, the connection is cut."""
+
+    def __init__(self, body: UpstreamBody) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._body
+        except UpstreamError:
+            raise StreamCut from None
+
+    def close(self) -> None:
+        self._body.close()
 
 
 class _Limited:
@@ -57,7 +74,10 @@ class _Limited:
         self._read = 0
 
     def read(self, size: int = -1) -> bytes:
-        piece = self._stream.read(size)
+        try:
+            piece = self._stream.read(size)
+        except OSError as error:
+            raise InvalidRequest("the request body cannot be read") from error
         self._read += len(piece)
         if self._read > self._limit:
             raise too_large(self._limit)
@@ -76,7 +96,6 @@ def _headers(gateway: Gateway, provider: Provider, request: Request) -> Headers:
         defaults=defaults,
         actor=actor,
         actor_headers=provider.actor_headers,
-        private=private_headers(auth),
     )
     return (*kept, *_forwarding(request, everything))
 

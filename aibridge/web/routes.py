@@ -26,7 +26,14 @@ def provider_blueprint(
     blueprint.add_url_rule("/api/hello", "hello", warm_up, methods=["GET", "HEAD"])
     for number, (path, protocol) in enumerate(bridged_routes):
         view = bridged(gateway, provider, protocol, path)
-        blueprint.add_url_rule(path, f"bridged-{number}", view, methods=["POST"], strict_slashes=False)
+        blueprint.add_url_rule(
+            path,
+            f"bridged-{number}",
+            view,
+            methods=["POST"],
+            strict_slashes=False,
+            provide_automatic_options=False,
+        )
     for number, (path, protocol) in enumerate(passthrough_routes):
         forward = passed_through(gateway, provider, protocol)
         blueprint.add_url_rule(

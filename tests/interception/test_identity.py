@@ -150,7 +150,7 @@ DROPPED = (
     ("anthropic-workspace-id", "w"),
     ("x-coder-token", "t"),
     ("x-who", "mallory"),
-    ("x-private", "p"),
+    ("x_who", "mallory"),
 )
 KEPT = (
     ("anthropic-beta", "a"),
@@ -168,7 +168,6 @@ def test_headers_to_the_provider() -> None:
         defaults=(("user-agent", "sdk"), ("anthropic-version", "2023-06-01")),
         actor=Actor("alice"),
         actor_headers=(("id", "X-Who"),),
-        private=frozenset({"x-private"}),
     )
     assert sent == (
         *KEPT,

@@ -312,7 +312,14 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"n": 123456789012345678901234567890}', b'{"n": NaN}', b'{"s": "\\ud800"}', b'{"model": 5}']
+    "body",
+    [
+        b'{"n": 123456789012345678901234567890}',
+        b'{"n": -' + b"9" * 5000 + b', "x": NaN}',
+        b'{"s": "\\ud800"}',
+        b'{"model": 5}',
+        b'{"deep": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    ],
 )
 def test_json_that_only_lenient_parsers_take_is_forwarded_untouched(body: bytes) -> None:
     assert MESSAGES.parse(body).body == body

@@ -17,7 +17,7 @@ from aibridge.protocols.interceptor import Interceptor, Observation, Payload, Wi
 from aibridge.protocols.responses import RESPONSES
 from aibridge.protocols.sse import encode
 from aibridge.records import ModelThought, PromptUsage, TokenUsage, ToolUsage
-from aibridge.upstream.call import UpstreamRequest
+from aibridge.upstream.call import Upstream, UpstreamRequest, UpstreamResponse
 from tests.conversations import Conversation, conversations
 from tests.fakes import FakeUpstream
 from tests.protocols.sdk import chat_completion, response
@@ -214,7 +214,7 @@ def test_asking_touches_nothing_else(body: bytes, asking: bytes | None) -> None:
     assert CHAT_COMPLETIONS.metering.ask(CHAT_COMPLETIONS.parse(body)) == asking
 
 
-def metered(meter: Meter, upstream: FakeUpstream, protocol: WireProtocol = CHAT_COMPLETIONS) -> tuple[int, bytes]:
+def metered(meter: Meter, upstream: Upstream, protocol: WireProtocol = CHAT_COMPLETIONS) -> tuple[int, bytes]:
     payload = protocol.parse(b'{"stream":true}')
     request = UpstreamRequest("/chat/completions", (), payload.body)
     answer, intercept = meter.call(upstream, request, payload, protocol)
@@ -236,11 +236,24 @@ def test_nobody_is_asked_who_must_not_or_need_not_be(meter: Meter, protocol: Wir
 
 def test_a_provider_that_refuses_the_question_is_not_asked_again() -> None:
     refusing = FakeUpstream(b'{"error":{"message":"Unknown parameter: stream_options"}}', status=400)
+    plain = FakeUpstream(TEXT, DONE)
+    asked: list[bool] = []
+
+    def upstream(request: UpstreamRequest) -> UpstreamResponse:
+        asked.append(b"include_usage" in request.body)
+        return refusing(request) if asked[-1] else plain(request)
+
     meter = Meter()
-    metered(meter, refusing)
-    assert [b"include_usage" in request.body for request in refusing.requests] == [True, False]
-    metered(meter, refusing)
-    assert [b"include_usage" in request.body for request in refusing.requests] == [True, False, False]
+    assert metered(meter, upstream) == (200, TEXT + DONE)
+    assert metered(meter, upstream) == (200, TEXT + DONE)
+    assert asked == [True, False, False]
+
+
+def test_a_client_that_is_refused_itself_does_not_stop_the_asking_for_others() -> None:
+    refusing = FakeUpstream(b'{"error":{"message":"Unknown parameter: stream_options.bogus"}}', status=400)
+    meter = Meter()
+    assert metered(meter, refusing)[0] == 400
+    assert metered(meter, FakeUpstream(TEXT, EXTRA, DONE)) == (200, TEXT + DONE)
 
 
 def test_other_refusals_are_relayed() -> None:

@@ -48,7 +48,8 @@ def test_nothing_of_the_environment_influences_a_request(
 ) -> None:
     for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY", "ANTHROPIC_WEBHOOK_SIGNING_KEY"):
         monkeypatch.setenv(name, "from-the-environment")
-    monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", "x-env: from-the-environment")
+    custom = "x-env: from-the-environment\nUser-Agent: from-the-environment"
+    monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", custom)
     monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
     configured = settings.Provider(name="a", type="anthropic", base_url=fake.url)
     provider = anthropic_provider(configured, settings.UpstreamTimeouts(), http)
@@ -120,18 +121,40 @@ def test_gzip_is_undone_for_answers_and_errors(fake: FakeProvider, provider: Pro
         assert read(response) == expected
 
 
-@pytest.mark.parametrize("packed", [b"this is not gzip", gzip.compress(SSE)[:-9]])
-def test_broken_gzip_is_an_error(fake: FakeProvider, provider: Provider, packed: bytes) -> None:
+def test_gzip_may_have_several_members(fake: FakeProvider, provider: Provider) -> None:
+    packed = gzip.compress(SSE) + gzip.compress(SSE)
     encoded = (("content-type", "text/event-stream"), ("content-encoding", "gzip"))
-    fake.reply(Reply(200, encoded, (packed,)))
+    for size in (1, 7, len(packed)):
+        fake.reply(Reply(200, encoded, [packed[i : i + size] for i in range(0, len(packed), size)]))
+        assert read(provider.upstream(REQUEST)) == SSE + SSE
+
+
+@pytest.mark.parametrize("packed", [b"this is not gzip", gzip.compress(SSE)[:-9]])
+@pytest.mark.parametrize("status", [200, 500])
+def test_broken_gzip_is_an_error(fake: FakeProvider, provider: Provider, packed: bytes, status: int) -> None:
+    encoded = (("content-type", "text/event-stream"), ("content-encoding", "gzip"))
+    fake.reply(Reply(status, encoded, (packed,)))
     with pytest.raises(UpstreamError, match="gzip"):
         read(provider.upstream(REQUEST))
 
 
-def test_other_encodings_are_left_with_their_header(fake: FakeProvider, provider: Provider) -> None:
-    fake.reply(Reply(200, (("content-encoding", "br"),), (b"\x1b\x00",)))
+@pytest.mark.parametrize("status", [200, 429])
+def test_other_encodings_are_left_with_their_header(fake: FakeProvider, provider: Provider, status: int) -> None:
+    fake.reply(Reply(status, (("content-encoding", "br"),), (b"\x1b\x00",)))
     response = provider.upstream(REQUEST)
     assert (response.header("content-encoding"), read(response)) == ("br", b"\x1b\x00")
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [('/v1/messages?q="%7e|{x}\xe9', '/v1/messages?q="%7e|{x}\xe9'), ("/a?b c\r\nd", "/a?b%20c%0D%0Ad")],
+)
+def test_the_query_is_spelled_as_the_client_did(
+    fake: FakeProvider, provider: Provider, given: str, sent: str
+) -> None:
+    fake.reply(Reply.json({}))
+    read(provider.upstream(UpstreamRequest(given, HEADERS, BODY)))
+    assert fake.request().target == sent
 
 
 FRAMINGS = [
@@ -211,7 +234,7 @@ def test_nobody_there_is_an_upstream_error(fake: FakeProvider, provider: Provide
         provider.upstream(REQUEST)
 
 
-def test_a_provider_that_does_not_accept_is_a_timeout(http: httpx2.Client) -> None:
+def test_a_provider_that_does_not_accept_cannot_be_reached(http: httpx2.Client) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         port = full.getsockname()[1]
         waiting = [socket.socket() for _ in range(4)]
@@ -220,8 +243,9 @@ def test_a_provider_that_does_not_accept_is_a_timeout(http: httpx2.Client) -> No
             sock.connect_ex(("127.0.0.1", port))
         configured = settings.Provider(name="a", type="anthropic", base_url=f"http://127.0.0.1:{port}")
         timeouts = settings.UpstreamTimeouts(connect_timeout=0.2, read_timeout=0.2)
-        with pytest.raises(UpstreamTimeout):
+        with pytest.raises(UpstreamError, match="reached in time") as error:
             anthropic_provider(configured, timeouts, http).upstream(REQUEST)
+        assert error.value.status == 502
         for sock in waiting:
             sock.close()
 

@@ -113,6 +113,21 @@ def test_the_environments_proxy_gets_absolute_targets(proxy_port: int, monkeypat
     assert get("http://provider.test/x?y") == "GET http://provider.test/x?y HTTP/1.1"
 
 
+def test_the_proxys_user_is_told_for_plain_http_too(fake: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.reply(Reply.json({}))
+    monkeypatch.setenv("http_proxy", fake.url.replace("//", "//u:p@"))
+    monkeypatch.delenv("no_proxy", raising=False)
+    get("http://provider.test/")
+    assert fake.request().header("proxy-authorization") == "Basic dTpw"
+
+
+def test_a_proxy_that_wants_tls_itself_is_refused_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "https://proxy.test")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(httpx2.ProxyError, match="https"):
+        get("http://provider.test/")
+
+
 def test_hosts_can_be_kept_from_the_proxy(fake: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("all_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -142,6 +157,23 @@ def test_a_proxy_that_hangs_up_is_an_error(fake: FakeProvider, monkeypatch: pyte
     monkeypatch.setenv("no_proxy", "")
     with pytest.raises(httpx2.ConnectError, match="proxy closed"):
         get("https://provider.test/")
+
+
+def test_connections_that_are_not_needed_any_more_are_closed(
+    fake: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.always(Reply.json({}))
+    with http_client(0.05) as client:
+        streams = [client.send(client.build_request("GET", fake.url), stream=True) for _ in range(3)]
+        for stream in streams:
+            stream.read()
+        transport = client._transport
+        assert isinstance(transport, Transport)
+        (idle,) = transport._idle.values()
+        assert len(idle) == 3
+        monkeypatch.setattr(transport_module, "IDLE_SECONDS", 0.0)
+        client.get(fake.url)
+        assert len(idle) == 1
 
 
 def test_the_pool_is_bounded_and_drops_old_connections(

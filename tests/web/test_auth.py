@@ -5,7 +5,7 @@ import pytest
 from aibridge.errors import Unauthorized
 from aibridge.interception.model import Actor
 from aibridge.settings import Auth
-from aibridge.web.auth import authenticate, private_headers
+from aibridge.web.auth import authenticate
 
 ALICE = Actor("alice", api_key_id="token-1")
 TOKEN = "aib_alice"
@@ -45,7 +45,7 @@ def test_the_tokens_own_header_goes_before_the_others() -> None:
 
 
 def test_open_mode_believes_what_it_is_told_but_forwards_no_token() -> None:
-    assert authenticate((("x-user-id", "bob"),), Auth(), verify)[0].id == "bob"
+    assert authenticate((("x-user-id", "bob"),), Auth(), verify) == (Actor("bob"), ())
     assert authenticate((("x-user-id", " "),), Auth(), verify)[0].id == "anonymous"
     actor, remaining = authenticate((("x-api-key", TOKEN), ("accept", "*/*")), Auth(), verify)
     assert (actor.id, remaining) == ("anonymous", (("accept", "*/*"),))
@@ -53,9 +53,15 @@ def test_open_mode_believes_what_it_is_told_but_forwards_no_token() -> None:
 
 def test_the_proxy_vouches_with_its_secret() -> None:
     headers = (("x-forwarded-user", "carol"), ("x-proxy-secret", "hush"))
-    assert authenticate(headers, PROXY, verify)[0].id == "carol"
-    assert private_headers(PROXY) == {"x-forwarded-user", "x-proxy-secret"}
-    assert private_headers(Auth()) == frozenset()
+    kept = ("accept", "*/*")
+    spoofed = ("x_forwarded_user", "mallory")
+    assert authenticate((*headers, kept, spoofed), PROXY, verify) == (Actor("carol"), (kept,))
+
+
+def test_a_secret_in_the_providers_own_header_is_not_taken_for_a_key() -> None:
+    auth = Auth(mode="proxy", header="X_User", secret_header="Authorization", secret="hush")
+    headers = (("x_user", "carol"), ("authorization", "hush"), ("x-api-key", "sk-own"))
+    assert authenticate(headers, auth, verify) == (Actor("carol"), (("x-api-key", "sk-own"),))
 
 
 @pytest.mark.parametrize(

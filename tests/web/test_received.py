@@ -1,0 +1,56 @@
+"""The request as it was sent: targets below a provider's prefix."""
+
+from typing import Any
+
+import pytest
+from flask import Request
+from werkzeug.test import EnvironBuilder
+
+from aibridge.web.received import climbs, received_headers, target_below
+
+
+def request(path: str, raw: str | None, query: str = "") -> Request:
+    environ: dict[str, Any] = EnvironBuilder(path=path, query_string=query).get_environ()
+    environ.pop("RAW_URI", None)
+    if raw is not None:
+        environ["RAW_URI"] = raw
+    return Request(environ)
+
+
+TARGETS = [
+    ("/openai/v1/models/a/b", "/openai/v1/models/a%2Fb?x=%7e", "x=%7e", "/models/a%2Fb?x=%7e"),
+    ("/openai/v1/models", "/openai/v1/models", "", "/models"),
+    ("/openai/v1/models", None, "", "/models"),
+    ("/openai/v1/models/\u00e9 x", None, "", "/models/%C3%A9%20x"),
+    # spelled so that the prefix is found in the query only
+    (
+        "/openai/v1/models",
+        "/%6fpenai/v1/models?x=/openai/v1/../files",
+        "x=/openai/v1/../files",
+        "/models?x=/openai/v1/../files",
+    ),
+    ("/openai/v1/models", "http://host/openai/v1/models", "", "/models"),
+]
+
+
+@pytest.mark.parametrize(("path", "raw", "query", "target"), TARGETS)
+def test_the_target_is_what_stands_behind_the_prefix(path: str, raw: str | None, query: str, target: str) -> None:
+    assert target_below(request(path, raw, query), "/openai/v1") == target
+
+
+@pytest.mark.parametrize(
+    "path", ["/models/../files", "/models/%2e%2E/files", "/models/./x", "/models/..\\\\files", "/.."]
+)
+def test_dot_segments_climb_however_they_are_spelled(path: str) -> None:
+    assert climbs(path)
+
+
+@pytest.mark.parametrize("path", ["/models/a..b", "/.well-known/x", "/models/...", "/"])
+def test_other_dots_do_not(path: str) -> None:
+    assert not climbs(path)
+
+
+def test_without_the_lines_the_folded_headers_count() -> None:
+    environ = EnvironBuilder(headers=[("X-One", "1")], content_type="text/plain", data=b"x").get_environ()
+    received = dict(received_headers(environ))
+    assert (received["x-one"], received["content-type"], received["content-length"]) == ("1", "text/plain", "1")
