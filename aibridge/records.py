@@ -56,7 +56,8 @@ class InterceptionStarted:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterceptionEnded:
     """How it ended. Durations are in milliseconds; `gateway_ms` is what passed before the
-    provider was called: reading, identifying, the start row."""
+    provider was called: reading, identifying, the start row. `about` repeats what logs and metrics name an
+    interception by (actor, provider, model, client); it is not stored again."""
 
     interception_id: str
     status: Status
@@ -71,6 +72,7 @@ class InterceptionEnded:
     attempts: int = 1
     credential_hint: str | None = None
     notes: tuple[str, ...] = ()
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,6 +119,12 @@ class Exchange:
             rounds=1 if called else 0,
             attempts=self._attempts,
             notes=notes,
+            about={
+                "actor": self._started.initiator_id,
+                "provider": self._started.provider_name,
+                "model": self._started.model,
+                "client": self._started.client,
+            },
         )
 
 

@@ -70,7 +70,7 @@ FIELDS: dict[type[Record], tuple[str, ...]] = {
 ENDED_FIELDS = tuple(
     field.name
     for field in fields(InterceptionEnded)
-    if field.name not in ("interception_id", "credential_hint", "notes")
+    if field.name not in ("interception_id", "credential_hint", "notes", "about")
 )
 
 

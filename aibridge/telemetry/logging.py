@@ -74,6 +74,7 @@ def _log_end(ended: InterceptionEnded, tokens: list[TokenUsage], tools: int) -> 
     _log.info(
         "interception ended",
         interception_id=ended.interception_id,
+        **ended.about,
         status=ended.status,
         http_status=ended.http_status,
         error_type=ended.error_type,

@@ -131,7 +131,7 @@ class _Visit:
         limit = self._gateway.settings.server.body_limit
         try:
             body = self._request.stream.read(limit + 1)
-        except OSError as error:  # gunicorn's errors about chunks are of this kind, too
+        except Exception as error:  # of the server's own kinds: broken chunks, a broken connection
             raise InvalidRequest("the request body cannot be read") from error
         if len(body) > limit:
             raise self._too_large()

@@ -76,7 +76,7 @@ class _Limited:
     def read(self, size: int = -1) -> bytes:
         try:
             piece = self._stream.read(size)
-        except OSError as error:
+        except Exception as error:  # of the server's own kinds: broken chunks, a broken connection
             raise InvalidRequest("the request body cannot be read") from error
         self._read += len(piece)
         if self._read > self._limit:

@@ -44,6 +44,7 @@ def ended(id_: str = "i1") -> InterceptionEnded:
         gateway_ms=1.0,
         http_status=200,
         notes=("n",),
+        about={"actor": "alice"},
     )
 
 

@@ -279,7 +279,7 @@ def test_a_slow_store_does_not_hold_the_answer_for_ever(
     recorder.close()
     late = [record for record in store.of(InterceptionEnded) if record.interception_id == "late"]  # type: ignore[union-attr]
     assert [record.status for record in late] == ["failed"]  # type: ignore[union-attr]
-    assert set(store.of(InterceptionEnded)) == {*late, ended()}
+    assert ended() in store.of(InterceptionEnded)
 
 
 def test_a_spool_that_cannot_be_replayed_yet_stays(

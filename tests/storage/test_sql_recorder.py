@@ -25,7 +25,7 @@ def test_records_are_named_like_columns() -> None:
         assert {field.name for field in fields(kind)} == set(table.c.keys())
     of_interceptions = {field.name for kind in (InterceptionStarted, InterceptionEnded) for field in fields(kind)}
     completed_here = {"session_id", "thread_parent_id", "thread_root_id"}
-    assert of_interceptions - {"interception_id", "notes"} | completed_here == set(interceptions.c.keys())
+    assert of_interceptions - {"interception_id", "notes", "about"} | completed_here == set(interceptions.c.keys())
 
 
 def test_a_whole_interception(recorder: SqlRecorder, stored: Stored) -> None:

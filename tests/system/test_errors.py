@@ -393,3 +393,33 @@ def test_an_upload_that_breaks_off(gateway: Gateway, actor: str) -> None:
         assert answer.read().status == 200
     assert len(gateway.provider.received) == 1
     assert gateway.rows("interceptions", initiator_id=actor) == []
+
+
+def test_an_answer_in_an_encoding_that_nobody_asked_for(gateway: Gateway) -> None:
+    """Relayed with its header, not understood, and no reason to fail."""
+    headers = (("content-type", "text/event-stream"), ("content-encoding", "br"))
+    gateway.provider.reply(Reply(200, headers, (b"\x1b\x03\x00", b"\xf8data"), "chunked"))
+    with gateway.post(REQUEST) as answer:
+        assert bytes(answer.read().body) == b"\x1b\x03\x00\xf8data"
+    assert (answer.status, answer.header("content-encoding")) == (200, "br")
+    recorded = gateway.recorded(answer.interception_id)
+    assert recorded.interception["status"] == "completed"
+    assert recorded.metadata["notes"]
+
+
+@pytest.mark.parametrize("target", ["/anthropic/v1/messages", "/anthropic/v1/messages/count_tokens"])
+def test_a_body_with_broken_chunks(gateway: Gateway, target: str) -> None:
+    with gateway.request("POST", target, [("Transfer-Encoding", "chunked")], b"ZZ\r\n{}\r\n") as answer:
+        is_our_error(answer.read(), 400, "invalid_request_error")
+
+
+@pytest.mark.parametrize("target", ["/anthropic/v1//messages", "/anthropic//v1/messages"])
+def test_doubled_slashes_are_no_route(gateway: Gateway, target: str) -> None:
+    with gateway.post(REQUEST, target=target) as answer:
+        is_our_error(answer.read(), 404, "not_found_error")
+
+
+def test_options_is_a_wrong_method(gateway: Gateway) -> None:
+    with gateway.request("OPTIONS", "/anthropic/v1/messages") as answer:
+        assert answer.read().status == 405
+    assert answer.header("allow") == "POST"
