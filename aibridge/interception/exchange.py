@@ -100,7 +100,11 @@ class Exchange:
         return verdicts[0] if verdicts else judge(self._observe(), failure, cancelled=cancelled)
 
     def _observe(self) -> Observation:
-        return self.interceptor.observe() if self.interceptor else _NOTHING
+        try:
+            return self.interceptor.observe() if self.interceptor else _NOTHING
+        except Exception:  # a bug of ours, which must neither leave the interception open nor cut the answer
+            _log.exception("an answer could not be accounted for", interception_id=self.id)
+            return Observation((), finished=True, notes=("the answer could not be accounted for",))
 
     def _ended(
         self, verdict: Verdict, http_status: int | None, notes: tuple[str, ...], over: float

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aibridge.protocols.interceptor import Observation, Observed, ProviderError
-from aibridge.protocols.reading import dumped, mapping, parsed_object, text
+from aibridge.protocols.reading import count, dumped, mapping, parsed_object, text
 from aibridge.records import LONGEST_ID, ModelThought, PromptUsage, TokenUsage, ToolUsage
 
 # Roughly what English text and code come to; used only where a cut stream leaves a count unknown.
@@ -126,6 +126,23 @@ def provider_error(data: dict[str, Any]) -> ProviderError:
     message = text(error.get("message")) or text(data.get("error")) or text(data.get("message")) or dumped(data)
     kind = text(error.get("type")) or text(error.get("code")) or text(data.get("code"))
     return ProviderError(message, kind)
+
+
+def tokens_of_total(
+    total_input: Any, output: Any, input_details: Any, extra: dict[str, Any], service_tier: str
+) -> Tokens:
+    """OpenAI's way of counting: the input includes what the cache served or stored. Some servers report more
+    cached than put in, which must not make a negative number. Of `extra` the counts that are there are kept."""
+    details = mapping(input_details)
+    cached, written = count(details.get("cached_tokens")), count(details.get("cache_write_tokens"))
+    told: dict[str, Any] = {name: count(value) for name, value in extra.items() if value is not None}
+    return Tokens(
+        input=max(0, count(total_input) - cached - written),
+        output=count(output),
+        cache_read=cached,
+        cache_write=written,
+        extra=told | ({"service_tier": service_tier} if service_tier else {}),
+    )
 
 
 def estimated_tokens(characters: int) -> int:

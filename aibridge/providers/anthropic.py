@@ -8,8 +8,7 @@ import httpx2
 from aibridge import settings
 from aibridge.interception.credentials import CredentialRules
 from aibridge.interception.gateway import Provider
-from aibridge.providers.passthrough import Passthrough
-from aibridge.providers.sdk import default_headers, exact_request, sdk_upstream
+from aibridge.providers.sdk import default_headers, exact_request, sdk_provider, sdk_upstream
 
 BASE_URL = "https://api.anthropic.com"
 DEFAULTS = ("anthropic-version", "content-type", "user-agent")
@@ -43,14 +42,13 @@ def anthropic_provider(
     base_url = provider.base_url or BASE_URL
     timeouts = settings.timeouts_of(provider, general)
     client = anthropic_client(base_url, timeouts, http_client)
-    return Provider(
-        name=provider.name,
-        type=provider.type,
+    return sdk_provider(
+        provider,
+        timeouts,
+        base_url=base_url,
         upstream=sdk_upstream(client, anthropic),
-        forward=Passthrough(base_url, timeouts.connect_timeout, timeouts.read_timeout),
         credentials=CredentialRules(
             accepted=("x-api-key", "authorization"), central="x-api-key", key=settings.first_key(provider)
         ),
         defaults=default_headers(client, DEFAULTS),
-        actor_headers=tuple((provider.actor_headers or {}).items()),
     )

@@ -8,9 +8,7 @@ import openai
 from aibridge import settings
 from aibridge.interception.credentials import CredentialRules
 from aibridge.interception.gateway import Provider
-from aibridge.interception.metering import Meter
-from aibridge.providers.passthrough import Passthrough
-from aibridge.providers.sdk import default_headers, exact_request, sdk_upstream
+from aibridge.providers.sdk import default_headers, exact_request, sdk_provider, sdk_upstream
 
 BASE_URL = "https://api.openai.com/v1"
 DEFAULTS = ("content-type", "user-agent")
@@ -41,16 +39,14 @@ def openai_provider(
     base_url = provider.base_url or BASE_URL
     timeouts = settings.timeouts_of(provider, general)
     client = openai_client(base_url, timeouts, http_client)
-    return Provider(
-        name=provider.name,
-        type=provider.type,
+    return sdk_provider(
+        provider,
+        timeouts,
+        base_url=base_url,
         upstream=sdk_upstream(client, openai),
-        forward=Passthrough(base_url, timeouts.connect_timeout, timeouts.read_timeout),
         credentials=CredentialRules(
             accepted=("authorization",), central="authorization", key=settings.first_key(provider)
         ),
         defaults=default_headers(client, DEFAULTS),
-        actor_headers=tuple((provider.actor_headers or {}).items()),
         mount="/v1",
-        meter=Meter(wanted=provider.request_usage),
     )

@@ -12,7 +12,12 @@ from typing import Any, Protocol
 
 import httpx2
 
+from aibridge import settings
 from aibridge.errors import ClientGone, UpstreamError, UpstreamTimeout
+from aibridge.interception.credentials import CredentialRules
+from aibridge.interception.gateway import Provider
+from aibridge.interception.metering import Meter
+from aibridge.providers.passthrough import Passthrough
 from aibridge.providers.transport import ABANDONED, TARGET
 from aibridge.upstream.call import Headers, Upstream, UpstreamRequest, UpstreamResponse, WholeBody
 
@@ -119,6 +124,31 @@ def _connection_error(error: Exception) -> Exception:
     if isinstance(cause, ClientGone | UpstreamError):
         return cause
     return UpstreamError(f"the provider could not be reached: {cause or error}")
+
+
+def sdk_provider(
+    configured: settings.Provider,
+    timeouts: settings.UpstreamTimeouts,
+    *,
+    base_url: str,
+    upstream: Upstream,
+    credentials: CredentialRules,
+    defaults: Headers,
+    mount: str = "",
+) -> Provider:
+    """A provider whose bridged routes go through `upstream` and whose other routes are passed through to
+    `base_url`; everything else is as it was configured."""
+    return Provider(
+        name=configured.name,
+        type=configured.type,
+        upstream=upstream,
+        forward=Passthrough(base_url, timeouts.connect_timeout, timeouts.read_timeout),
+        credentials=credentials,
+        defaults=defaults,
+        actor_headers=tuple((configured.actor_headers or {}).items()),
+        mount=mount,
+        meter=Meter(wanted=configured.request_usage),
+    )
 
 
 def default_headers(client: Any, names: tuple[str, ...]) -> Headers:

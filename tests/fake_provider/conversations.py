@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.fake_provider.server import Headers, Reply
 
-MODEL = "claude-sonnet-4-5"
+MODEL = "claude-sonnet-5"
 BIG = 123456789012345678901234567890
 
 

@@ -74,6 +74,26 @@ def test_a_completed_interception_tells_its_times_and_usage(
     assert "sk-secret" not in repr(upstream.requests)
 
 
+def test_an_answer_that_cannot_be_accounted_for_is_delivered_and_ended(
+    store: MemoryRecorder, recorder: BackgroundRecorder
+) -> None:
+    class Broken:
+        def feed(self, chunk: bytes) -> bytes:
+            return chunk
+
+        def finish(self) -> bytes:
+            return b""
+
+        def observe(self) -> Observation:
+            raise ZeroDivisionError
+
+    exchange = Exchange(started(), recorder, arrived=0)
+    exchange.begin()
+    exchange.interceptor = Broken()
+    assert exchange.settle(200).status == "completed"
+    assert the_end(store).notes
+
+
 def test_only_the_first_settlement_counts(store: MemoryRecorder, recorder: BackgroundRecorder) -> None:
     exchange = Exchange(started(), recorder, arrived=0)
     exchange.begin()

@@ -23,7 +23,7 @@ BODY = f'{{ "x":  [{BIG}], "n": "\\u00fc ü" }}'.encode()
     [
         ("GET", "/v1/models"),
         ("GET", "/v1/models?limit=2&after_id=a%2Fb&beta=true"),
-        ("GET", "/v1/models/claude-sonnet-4-5?x=1+2%20&x=3"),
+        ("GET", "/v1/models/claude-sonnet-5?x=1+2%20&x=3"),
         ("GET", "/v1/models/arn%3Aaws%2Fclaude%20x"),
         ("DELETE", "/v1/models/tuned"),
         ("POST", "/v1/messages/count_tokens?beta=true"),

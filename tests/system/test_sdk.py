@@ -25,7 +25,7 @@ from tests.system.gateway import CENTRAL_KEY, Gateway
 pytestmark = pytest.mark.system
 
 QUESTION: list[MessageParam] = [{"role": "user", "content": "Grüezi?"}]
-MODEL = "claude-sonnet-4-5"
+MODEL = "claude-sonnet-5"
 
 
 @pytest.fixture

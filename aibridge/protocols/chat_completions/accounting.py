@@ -8,9 +8,17 @@ some servers put running totals into every chunk), `[DONE]` at the end.
 from dataclasses import dataclass, field
 from typing import Any
 
-from aibridge.protocols.answer import Answer, Call, Thought, Tokens, estimated_tokens, provider_error
+from aibridge.protocols.answer import (
+    Answer,
+    Call,
+    Thought,
+    Tokens,
+    estimated_tokens,
+    provider_error,
+    tokens_of_total,
+)
 from aibridge.protocols.interceptor import Payload
-from aibridge.protocols.reading import count, mapping, parsed_object, sequence, text
+from aibridge.protocols.reading import mapping, parsed_object, sequence, text
 from aibridge.protocols.sse import Event
 
 DONE = b"[DONE]"
@@ -109,11 +117,9 @@ class ChatAccount:
 
 
 def tokens(usage: dict[str, Any], service_tier: str) -> Tokens:
-    """https://platform.openai.com/docs/api-reference/chat/object#chat/object-usage: `prompt_tokens` includes what
-    the cache served; some servers report more cached than prompted, which must not make a negative number."""
+    """https://platform.openai.com/docs/api-reference/chat/object#chat/object-usage"""
     prompt = mapping(usage.get("prompt_tokens_details"))
     completion = mapping(usage.get("completion_tokens_details"))
-    cached, written = count(prompt.get("cached_tokens")), count(prompt.get("cache_write_tokens"))
     extra = {
         "prompt_audio": prompt.get("audio_tokens"),
         "completion_reasoning": completion.get("reasoning_tokens"),
@@ -121,11 +127,4 @@ def tokens(usage: dict[str, Any], service_tier: str) -> Tokens:
         "completion_accepted_prediction": completion.get("accepted_prediction_tokens"),
         "completion_rejected_prediction": completion.get("rejected_prediction_tokens"),
     }
-    return Tokens(
-        input=max(0, count(usage.get("prompt_tokens")) - cached - written),
-        output=count(usage.get("completion_tokens")),
-        cache_read=cached,
-        cache_write=written,
-        extra={name: count(value) for name, value in extra.items() if value is not None}
-        | ({"service_tier": service_tier} if service_tier else {}),
-    )
+    return tokens_of_total(usage.get("prompt_tokens"), usage.get("completion_tokens"), prompt, extra, service_tier)

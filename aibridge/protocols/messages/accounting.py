@@ -57,6 +57,7 @@ class MessagesAccount:
         self._usage: dict[str, Any] = {}
         self._blocks: dict[Any, _Block] = {}
         self._output_told = False
+        self._characters = 0  # of the output so far
 
     def event(self, event: Event) -> None:
         data = parsed_object(event.data)
@@ -115,7 +116,9 @@ class MessagesAccount:
         block = self._blocks.get(index)
         piece = text(delta.get(_PIECES.get(text(delta.get("type")), "")))
         if block is not None and piece:
-            block.pieces.append(piece)
+            self._characters += len(piece)
+            if block.type != "text":  # of which nothing is recorded
+                block.pieces.append(piece)
 
     def _tokens(self) -> Tokens:
         usage = self._usage
@@ -123,15 +126,12 @@ class MessagesAccount:
         unknown = not self._answer.finished and not self._output_told
         return Tokens(
             input=count(usage.get("input_tokens")),
-            output=max(output, self._estimated_output()) if unknown else output,
+            output=max(output, estimated_tokens(self._characters)) if unknown else output,
             cache_read=count(usage.get("cache_read_input_tokens")),
             cache_write=count(usage.get("cache_creation_input_tokens")),
             estimated=unknown,
             extra=_extra_usage(usage),
         )
-
-    def _estimated_output(self) -> int:
-        return estimated_tokens(sum(len(piece) for block in self._blocks.values() for piece in block.pieces))
 
 
 def _call(block: _Block) -> Call:

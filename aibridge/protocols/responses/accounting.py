@@ -7,9 +7,17 @@ and, whole, in one of the terminal events `response.completed`, `.incomplete` an
 
 from typing import Any
 
-from aibridge.protocols.answer import Answer, Call, Thought, Tokens, estimated_tokens, provider_error
+from aibridge.protocols.answer import (
+    Answer,
+    Call,
+    Thought,
+    Tokens,
+    estimated_tokens,
+    provider_error,
+    tokens_of_total,
+)
 from aibridge.protocols.interceptor import Payload
-from aibridge.protocols.reading import count, mapping, parsed_object, sequence, text
+from aibridge.protocols.reading import mapping, parsed_object, sequence, text
 from aibridge.protocols.sse import Event
 
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed")
@@ -99,22 +107,13 @@ class ResponsesAccount:
 
 
 def tokens(usage: dict[str, Any], service_tier: str) -> Tokens:
-    """https://platform.openai.com/docs/api-reference/responses/object#responses/object-usage: `input_tokens`
-    includes what the cache served; it is never taken for less than nothing."""
-    given = mapping(usage.get("input_tokens_details"))
-    cached, written = count(given.get("cached_tokens")), count(given.get("cache_write_tokens"))
+    """https://platform.openai.com/docs/api-reference/responses/object#responses/object-usage"""
     extra = {
         "output_reasoning": mapping(usage.get("output_tokens_details")).get("reasoning_tokens"),
         "total_tokens": usage.get("total_tokens"),
     }
-    return Tokens(
-        input=max(0, count(usage.get("input_tokens")) - cached - written),
-        output=count(usage.get("output_tokens")),
-        cache_read=cached,
-        cache_write=written,
-        extra={name: count(value) for name, value in extra.items() if value is not None}
-        | ({"service_tier": service_tier} if service_tier else {}),
-    )
+    details = usage.get("input_tokens_details")
+    return tokens_of_total(usage.get("input_tokens"), usage.get("output_tokens"), details, extra, service_tier)
 
 
 def _call(item: dict[str, Any]) -> Call | None:
