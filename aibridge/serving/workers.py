@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import gevent
+from gunicorn.http.errors import NoMoreData
 from gunicorn.workers import ggevent
 
 STOP_LINGER = 1.0  # seconds
@@ -38,4 +39,5 @@ class GeventWorker(ggevent.GeventWorker):  # type: ignore[misc]  # gunicorn has 
 
     def _close_idle(self) -> None:
         for waiting in list(self._waiting):
-            waiting.kill(block=False)
+            # As if the client had hung up: gunicorn closes the connection and answers nothing.
+            waiting.kill(NoMoreData, block=False)

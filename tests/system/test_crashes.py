@@ -159,6 +159,7 @@ def test_a_stop_loses_no_record(gateways: Gateways, actor: str, number: signal.S
 
     assert [answer.read().ended for answer in open_answers] == ["clean"] * 20
     assert gateway.wait() == 0
+    assert "Traceback" not in gateway.log_text()
     rows = gateway.rows("interceptions", initiator_id=actor)
     assert [row["status"] for row in rows] == ["completed"] * 20
     assert sum(len(gateway.recorded(row["id"]).tokens) for row in rows) == 20
