@@ -54,9 +54,10 @@ def create_app(
     settings = settings or Settings.load()
     database = Database(settings.database.url)
     durable = recorder or SqlRecorder(database)
+    client = http_client(moment=min(1.0, settings.server.ping_interval / 4))
     gateway = Gateway(
         settings=settings,
-        providers={provider.name: provider for provider in providers or _providers(settings)},
+        providers={provider.name: provider for provider in providers or _providers(settings, client)},
         recorder=BackgroundRecorder(
             durable,
             Spool(settings.recording.spool_dir),
@@ -65,7 +66,7 @@ def create_app(
         ),
         verify_token=Tokens(database).verify,
         problems=database.check,
-        on_close=(database.dispose,),
+        on_close=(client.close, database.dispose),
     )
     app = Flask("aibridge", static_folder=None)
     app.url_map.merge_slashes = False  # no redirects: a POST does not follow them
@@ -85,9 +86,7 @@ def gateway_of(app: Flask) -> Gateway:
     return gateway
 
 
-def _providers(settings: Settings) -> list[Provider]:
+def _providers(settings: Settings, client: HttpClient) -> list[Provider]:
     """One HTTP client serves all of them: connections and the TLS context are the process's."""
-    client = http_client(moment=min(1.0, settings.server.ping_interval / 4))
-    return [
-        PROVIDER_TYPES[provider.type][0](provider, settings.upstream, client) for provider in settings.providers
-    ]
+    build = {kind: parts[0] for kind, parts in PROVIDER_TYPES.items()}
+    return [build[provider.type](provider, settings.upstream, client) for provider in settings.providers]

@@ -88,7 +88,7 @@ class Exchange:
 
         def make() -> Sequence[Record]:
             observation = self._observe()
-            verdict = judge(observation, failure, cancelled=cancelled)
+            verdict = judge(observation, failure, cancelled=cancelled, sent=sent)
             verdicts.append(verdict)
             told = verdict.failure.status if verdict.failure and not sent else http_status
             return (*observation.records, self._ended(verdict, told, observation.notes, over))
@@ -97,7 +97,7 @@ class Exchange:
             self._recorder.settle(make)
         except RecordingError as error:
             _log.critical("an interception is not recorded", interception_id=self.id, reason=str(error))
-        return verdicts[0] if verdicts else judge(self._observe(), failure, cancelled=cancelled)
+        return verdicts[0] if verdicts else judge(self._observe(), failure, cancelled=cancelled, sent=sent)
 
     def _observe(self) -> Observation:
         try:

@@ -8,8 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from threading import Event
 
+import structlog
+
 from aibridge.protocols.interceptor import Intercept, Metering, Payload, WireProtocol
 from aibridge.upstream.call import UpstreamRequest, UpstreamResponse, WholeBody
+
+_log = structlog.get_logger("aibridge.metering")
 
 Call = Callable[[UpstreamRequest], UpstreamResponse]
 
@@ -40,8 +44,9 @@ class Meter:
         if _QUESTION not in reason:
             return replace(response, body=WholeBody(reason)), protocol.intercept
         again = call(request)
-        if again.status not in _REFUSALS:
-            self._refused.set()  # it was the question that it refused, not the client's own request
+        if again.status < 400:  # it was the question that it refused, not the client's own request
+            self._refused.set()
+            _log.warning("a provider is not asked for the usage of streams any more", model=request.model)
         return again, protocol.intercept
 
 

@@ -18,7 +18,7 @@ _BY_STATUS = {
     408: "timeout",
 }
 
-# The error types that providers name inside a stream, where there is no status.
+# The error types and codes that providers name inside a stream, where there mostly is no status.
 _BY_TYPE = {
     "invalid_request_error": "bad_request",
     "not_found_error": "bad_request",
@@ -32,7 +32,11 @@ _BY_TYPE = {
     "server_error": "server_error",
     "rate_limit_exceeded": "rate_limited",
     "insufficient_quota": "rate_limited",
+    "usage_limit_reached": "rate_limited",
     "server_is_overloaded": "overloaded",
+    "context_length_exceeded": "bad_request",
+    "invalid_prompt": "bad_request",
+    "invalid_api_key": "unauthorized",
 }
 
 
@@ -46,14 +50,23 @@ class Verdict:
     failure: GatewayError | None = None
 
 
-def judge(observation: Observation, failure: GatewayError | None, *, cancelled: bool) -> Verdict:
+def judge(
+    observation: Observation, failure: GatewayError | None, *, cancelled: bool, sent: bool = False
+) -> Verdict:
     """The first of these that holds: we failed, the provider said that it did, the client left before the end, the
-    answer is not whole, all is well. (Clients leave as soon as they have read an error event, or the last one.)"""
+    answer is not whole, all is well.
+
+    Once bytes are `sent`, what happens to either connection after the end (or after an error event, which is one)
+    counts no more: providers drop theirs without ceremony, clients leave as soon as they have read it.
+    """
+    over = observation.finished or observation.error is not None
+    if sent and over and isinstance(failure, UpstreamError):
+        failure = None
     if failure is None and observation.error is not None:
         return Verdict("failed", category(observation.error), observation.error.message)
-    if failure is None and cancelled and not observation.finished:
+    if failure is None and cancelled and not over:
         return Verdict("cancelled", "unknown", "the client closed the connection")
-    if failure is None and not observation.finished:
+    if failure is None and not over:
         failure = UpstreamError("the provider's answer ended before it was complete")
     if failure is not None:
         return Verdict("failed", failure.category, failure.message, failure)
@@ -65,5 +78,5 @@ def category(error: ProviderError) -> str:
     if error.overloaded:
         return "overloaded"
     if error.status is None:
-        return _BY_TYPE.get(error.type, "unknown")
+        return _BY_TYPE.get(error.type) or _BY_TYPE.get(error.code, "unknown")
     return _BY_STATUS.get(error.status) or ("server_error" if 500 <= error.status < 600 else "unknown")

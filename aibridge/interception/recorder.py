@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
-from dataclasses import replace as replaced
+from dataclasses import dataclass, field, replace
 from threading import Event, Lock, Thread
+from typing import Any
 
 import structlog
 
@@ -40,25 +40,32 @@ Observer = Callable[[Sequence[Record]], None]
 _log = structlog.get_logger("aibridge.recorder")
 
 
+# Which field of a record is a text of somebody's. Providers quote requests in their errors.
+_TEXTS: dict[type[Record], str] = {
+    PromptUsage: "prompt",
+    ModelThought: "content",
+    ToolUsage: "input",
+    InterceptionEnded: "error_message",
+}
+
+
 def without_content(record: Record, content: str) -> Record | None:
     """`record` under a `recording.content` policy: texts are dropped ("none") or replaced by their length
     ("redacted") before anything is written anywhere."""
-    match content, record:
-        case "none", PromptUsage() | ModelThought():
-            return None
-        case "none", ToolUsage():
-            return replaced(record, input="")
-        case "redacted", PromptUsage():
-            return replaced(record, prompt=_redacted(record.prompt))
-        case "redacted", ModelThought():
-            return replaced(record, content=_redacted(record.content))
-        case "redacted", ToolUsage():
-            return replaced(record, input=_redacted(record.input))
-    return record
+    name = _TEXTS.get(type(record))
+    text = getattr(record, name) if name and content != "full" else None
+    if name is None or text is None:
+        return record
+    if content == "redacted":
+        return _replaced(record, name, f"[redacted: {len(text)} characters]")
+    if isinstance(record, PromptUsage | ModelThought):
+        return None
+    return _replaced(record, name, "" if isinstance(record, ToolUsage) else None)
 
 
-def _redacted(text: str) -> str:
-    return f"[redacted: {len(text)} characters]"
+def _replaced(record: Record, name: str, text: str | None) -> Record:
+    changes: dict[str, Any] = {name: text}
+    return replace(record, **changes)
 
 
 def _never_called(started: InterceptionStarted) -> InterceptionEnded:
@@ -150,7 +157,9 @@ class BackgroundRecorder:
         try:
             job.done.result(COMMIT_TIMEOUT)
         except TimeoutError:
-            self._jobs.put(_Job(lambda: (_never_called(started),), keep=False))
+            never_called = _never_called(started)
+            self._observe([never_called])
+            self._jobs.put(_Job(lambda: (never_called,), keep=True))
             raise RecordingError("the store is too slow") from None
 
     def settle(self, make: Callable[[], Sequence[Record]]) -> None:

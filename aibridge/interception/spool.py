@@ -8,11 +8,13 @@ it unlocked. Records carry their ids, so replaying a group that did reach the st
 import fcntl
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
+from io import FileIO
 from pathlib import Path
 from threading import Lock
-from typing import Any, BinaryIO
+from typing import Any
 from uuid import uuid4
 
 import orjson
@@ -54,7 +56,7 @@ class Spool:
         with self._lock:
             try:
                 self._own = self._own or self._create()
-                if self._own.file.tell() + len(line) > self._limit:
+                if _size(self._own.file) + len(line) > self._limit:
                     raise RecordingError(f"the spool is full ({self._limit} bytes)")
                 _append(self._own.file, line)
             except OSError as error:
@@ -78,7 +80,7 @@ class Spool:
                 self._own = None
         while self._full:
             self._replay_file(self._full[0], write)
-            del self._full[0]
+            self._full.pop(0).file.close()
         for path in self._others():
             file = _locked(path)
             if file is not None:
@@ -103,7 +105,6 @@ class Spool:
                 if line.endswith(b"\n"):  # a line cut by a crash was never relied upon
                     self._replay_line(line, write)
         spooled.path.unlink(missing_ok=True)
-        spooled.file.close()
 
     def _replay_line(self, line: bytes, write: Write) -> None:
         try:
@@ -116,13 +117,13 @@ class Spool:
     def _put_aside(self, line: bytes) -> None:
         """For a person to look at: nothing that was recorded is thrown away."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        with (self._directory / "refused.log").open("ab") as file:
+        with (self._directory / "refused.log").open("ab", buffering=0) as file:
             _append(file, line)
 
     def _create(self) -> "_File":
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{uuid4()}.jsonl"
-        file = path.open("ab")
+        file = path.open("ab", buffering=0)
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return _File(path, file)
 
@@ -136,13 +137,24 @@ class _File:
     """A spool file that this process has locked."""
 
     path: Path
-    file: BinaryIO
+    file: FileIO
 
 
-def _append(file: BinaryIO, line: bytes) -> None:
-    file.write(line)
-    file.flush()
-    os.fsync(file.fileno())
+def _append(file: FileIO, line: bytes) -> None:
+    """The line is on the disk when this returns; of one that does not fit nothing stays. Raises OSError."""
+    before = _size(file)
+    try:
+        while line:
+            line = line[file.write(line) :]
+        os.fsync(file.fileno())
+    except OSError:
+        with suppress(OSError):
+            file.truncate(before)
+        raise
+
+
+def _size(file: FileIO) -> int:
+    return os.fstat(file.fileno()).st_size
 
 
 def encode(records: Sequence[Record]) -> bytes:
@@ -164,12 +176,18 @@ def _restored(kind: type[Record], values: dict[str, Any]) -> Record:
     return kind(**values)
 
 
-def _locked(path: Path) -> BinaryIO | None:
-    """The file, now ours; None while its process lives or somebody else is replaying it."""
-    file = path.open("ab")
+def _locked(path: Path) -> FileIO | None:
+    """The file, now ours; None while its process lives, or if somebody else is replaying it or has."""
+    try:
+        file = path.open("r+b", buffering=0)
+    except FileNotFoundError:
+        return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        file.close()
+        return None
+    if not os.fstat(file.fileno()).st_nlink:
         file.close()
         return None
     return file

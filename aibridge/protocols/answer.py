@@ -91,7 +91,7 @@ class Answer:
         return TokenUsage(
             interception_id=interception_id,
             provider_response_id=self.response_id[:LONGEST_ID],
-            provider_model=self.model,
+            provider_model=self.model[:LONGEST_ID],
             input_tokens=tokens.input,
             output_tokens=tokens.output,
             cache_read_input_tokens=tokens.cache_read,
@@ -121,11 +121,13 @@ def failed(status: int, body: bytes, overloaded_status: int) -> Answer:
 
 def provider_error(data: dict[str, Any]) -> ProviderError:
     """The error in a body or an event, wherever the provider put it: `error` is an object or a text, or the
-    fields stand at the top."""
+    fields stand at the top. OpenRouter tells a status as its `code`, Codex's backend beside the error."""
     error = mapping(data.get("error"))
     message = text(error.get("message")) or text(data.get("error")) or text(data.get("message")) or dumped(data)
-    kind = text(error.get("type")) or text(error.get("code")) or text(data.get("code"))
-    return ProviderError(message, kind)
+    code = error.get("code") or data.get("code")
+    told = (code, error.get("status"), data.get("status"))
+    status = next((number for number in told if isinstance(number, int) and 400 <= number <= 599), None)
+    return ProviderError(message, text(error.get("type")), text(code), status)
 
 
 def tokens_of_total(

@@ -14,11 +14,12 @@ Observed = TokenUsage | PromptUsage | ToolUsage | ModelThought
 
 @dataclass(frozen=True, slots=True)
 class ProviderError:
-    """An error that the provider reported itself, in a body or inside a stream. `status` is None in a stream;
+    """An error that the provider reported itself, in a body or inside a stream, where it rarely has a `status`.
     `overloaded`: the status is the one by which this API says that it is."""
 
     message: str
     type: str = ""
+    code: str = ""
     status: int | None = None
     overloaded: bool = False
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from aibridge.protocols.answer import Answer, failed
-from aibridge.protocols.interceptor import Intercept, Interceptor, Observation, Payload
+from aibridge.protocols.interceptor import Intercept, Interceptor, Observation, Payload, ProviderError
 from aibridge.protocols.sse import Decoder, Event
 
 KEPT_LIMIT = 1024 * 1024
@@ -96,6 +96,9 @@ def relay(account: Callable[[Payload], Account], *, overloaded_status: int) -> I
 class Opaque:
     """Relays what cannot be read: an answer in a content encoding that we do not know and did not ask for."""
 
+    def __init__(self, status: int) -> None:
+        self._status = status
+
     def feed(self, chunk: bytes) -> bytes:
         return chunk
 
@@ -103,4 +106,6 @@ class Opaque:
         return b""
 
     def observe(self) -> Observation:
-        return Observation((), finished=True, notes=("the answer came in an unknown content encoding",))
+        note = "the answer came in an unknown content encoding"
+        error = ProviderError(note, status=self._status) if self._status >= 400 else None
+        return Observation((), finished=True, error=error, notes=(note,))

@@ -96,6 +96,7 @@ class _Connection:
     sock: socket.socket
     moment: float
     used: float = 0.0
+    broken: OSError | None = None  # what went wrong while the request was sent
 
     def receive(self) -> bytes | None:
         """The next bytes, b"" at the end, None if a moment passed without any."""
@@ -187,9 +188,13 @@ class Transport(httpx2.BaseTransport):
         try:
             abandoned = request.extensions.get(ABANDONED, _never)
             self._await_head(connection, message, timeouts["read"], abandoned)
-        except OSError as error:
+        except (OSError, httpx2.RemoteProtocolError) as error:
             connection.close()
-            raise httpx2.ReadError(_reason(error)) from error
+            if connection.broken:
+                raise httpx2.WriteError(_reason(connection.broken)) from error
+            if isinstance(error, OSError):
+                raise httpx2.ReadError(_reason(error)) from error
+            raise
         except BaseException:
             connection.close()
             raise
@@ -222,8 +227,8 @@ class Transport(httpx2.BaseTransport):
         try:
             connection.send(wire, timeout)
         except OSError as error:
-            connection.close()
-            raise httpx2.WriteError(_reason(error)) from error
+            connection.broken = error  # the provider may have refused the rest, and said why
+            connection.sock.settimeout(self._moment)
         return connection
 
     def _await_head(
@@ -259,7 +264,7 @@ class Transport(httpx2.BaseTransport):
     def _put(self, origin: Origin, connection: _Connection, keep: bool) -> None:
         idle = self._idle[origin]
         self._reap(idle)
-        if keep and len(idle) < IDLE_CONNECTIONS:
+        if keep and not connection.broken and len(idle) < IDLE_CONNECTIONS:
             connection.used = time.monotonic()
             idle.append(connection)
         else:

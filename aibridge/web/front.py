@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -31,7 +32,7 @@ from aibridge.upstream.call import Headers, UpstreamRequest, UpstreamResponse
 from aibridge.web.auth import authenticate
 from aibridge.web.client_watch import client_watch
 from aibridge.web.errors import INTERCEPTION_ID, as_sent, error_response, too_large
-from aibridge.web.received import received_headers
+from aibridge.web.received import inflated, received_headers
 from aibridge.web.stream import AnswerStream, opening
 
 LARGEST_BODY = 128 * MIB  # of an answer that has to be held until it is whole
@@ -120,9 +121,17 @@ class _Visit:
     def _payload(self) -> tuple[Payload, GatewayError | None]:
         """What was asked, or why it cannot be read; both are recorded."""
         try:
-            return self._protocol.parse(self._body()), None
+            return self._read(self._body()), None
         except (InvalidRequest, RequestTooLarge) as error:
             return _UNREADABLE, error
+
+    def _read(self, body: bytes) -> Payload:
+        """What the body says. It goes onward as it came; compressed in a way that we cannot undo, unread."""
+        encoding = self._request.headers.get("Content-Encoding", "").strip().lower()
+        if encoding in ("", "identity"):
+            return self._protocol.parse(body)
+        plain = inflated(body, encoding, self._gateway.settings.server.body_limit)
+        return replace(self._protocol.parse(b"{}" if plain is None else plain), body=body)
 
     def _body(self) -> bytes:
         """The whole body. Raises RequestTooLarge, and ClientGone if it breaks off."""
@@ -194,7 +203,7 @@ class _Visit:
         response, intercepted = self._provider.meter.call(call, request, payload, self._protocol)
         streamed = response.is_event_stream and response.status < 400
         if response.header("content-encoding") not in ("", "identity"):
-            streamed, exchange.interceptor = False, Opaque()
+            streamed, exchange.interceptor = False, Opaque(response.status)
         else:
             exchange.interceptor = intercepted(payload, exchange.id, response.status, streamed)
         chunks = intercept(response, exchange.interceptor)

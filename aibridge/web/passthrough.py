@@ -42,7 +42,7 @@ def _forwarded(gateway: Gateway, provider: Provider, request: Request) -> Respon
             method=request.method,
             path=target,
             headers=_headers(gateway, provider, request),
-            body=_Limited(request.stream, limit),
+            body=_Limited(request.stream, limit, length or 0),
             length=length,
         )
     )
@@ -66,11 +66,13 @@ class _Relayed:
 
 
 class _Limited:
-    """A body that is read while it is sent on; raises RequestTooLarge once it turns out to be too long."""
+    """A body that is read while it is sent on. Raises RequestTooLarge once it turns out to be too long, and
+    InvalidRequest if it ends before the `length` that the provider has been told."""
 
-    def __init__(self, stream: IO[bytes], limit: int) -> None:
+    def __init__(self, stream: IO[bytes], limit: int, length: int) -> None:
         self._stream = stream
         self._limit = limit
+        self._length = length
         self._read = 0
 
     def read(self, size: int = -1) -> bytes:
@@ -81,6 +83,8 @@ class _Limited:
         self._read += len(piece)
         if self._read > self._limit:
             raise too_large(self._limit)
+        if not piece and self._read < self._length:
+            raise InvalidRequest("the request body broke off")
         return piece
 
 

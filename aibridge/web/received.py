@@ -4,6 +4,7 @@ WSGI folds repeated headers into one and cannot tell `session_id` from `session-
 configuration the lines as they came hang on the input stream, where no client can put anything.
 """
 
+import zlib
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -24,6 +25,19 @@ def _folded(environ: dict[str, Any]) -> list[tuple[str, str]]:
     named = [(key[5:], value) for key, value in environ.items() if key.startswith("HTTP_")]
     named += [(key, environ[key]) for key in ("CONTENT_TYPE", "CONTENT_LENGTH") if environ.get(key)]
     return [(name.replace("_", "-").lower(), value) for name, value in named]
+
+
+def inflated(body: bytes, encoding: str, limit: int) -> bytes | None:
+    """A compressed body's text; None for an encoding that we do not know, for more than `limit` bytes, and for
+    what is not what it says: the provider will know what to make of it."""
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        return None
+    inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    try:
+        text = inflate.decompress(body, limit)
+    except zlib.error:
+        return None
+    return text if inflate.eof else None
 
 
 def target_below(request: Request, prefix: str) -> str:

@@ -184,6 +184,16 @@ def test_our_own_failure_goes_before_what_the_provider_said() -> None:
     assert judge(said, None, cancelled=False).error_message == "theirs"
 
 
+def test_a_provider_that_drops_the_connection_after_the_end_has_not_failed() -> None:
+    dropped = UpstreamError("the connection broke")
+    whole, refused = Observation((), finished=True), Observation((), finished=False, error=ProviderError("theirs"))
+    assert judge(whole, dropped, cancelled=False, sent=True).status == "completed"
+    assert judge(refused, dropped, cancelled=False, sent=True).error_message == "theirs"
+    assert judge(refused, dropped, cancelled=False, sent=True).failure is None
+    assert judge(whole, dropped, cancelled=False).failure is dropped
+    assert judge(Observation((), finished=False), dropped, cancelled=False, sent=True).failure is dropped
+
+
 def test_a_client_that_leaves_after_the_end_has_cancelled_nothing() -> None:
     error = Observation((), finished=False, error=ProviderError("overloaded"))
     assert judge(error, None, cancelled=True).status == "failed"

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
@@ -206,9 +207,8 @@ def test_what_is_settled_while_the_recorder_is_closed_goes_to_the_spool(
     recorder.settle(everything)
     recorder.close()
     recorder.start()
-    while len(store.records) < 2 * len(everything()):
+    while len(store.of(InterceptionEnded)) < 2:
         recorder.begin(started())
-        store.records = [record for record in store.records if not isinstance(record, InterceptionStarted)]
     recorder.close()
 
 
@@ -336,6 +336,15 @@ def test_content_redacted_keeps_lengths_only() -> None:
     assert "secret" not in repr(redacted)
     assert "hmm" not in repr(redacted)
     assert "[redacted: 5 characters]" in repr(redacted)
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"), [("full", "you said: x"), ("redacted", "[redacted: 11 characters]"), ("none", None)]
+)
+def test_what_a_provider_quotes_in_its_errors_is_content(content: str, kept: str | None) -> None:
+    record = without_content(replace(ended(), error_message="you said: x"), content)
+    assert isinstance(record, InterceptionEnded)
+    assert record.error_message == kept
 
 
 def test_the_content_policy_holds_for_the_spool_too(store: MemoryRecorder, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Records on the disk: complete, in order, once."""
 
+import resource
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,6 +92,37 @@ def test_a_full_spool_says_so(tmp_path: Path) -> None:
     spool.append([ended()])
     with pytest.raises(RecordingError, match="full"):
         spool.append([ended()])
+
+
+def test_a_disk_that_was_full_leaves_no_half_line_and_no_stuck_spool(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.append([ended("a")])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(encode([ended("a")])) + 20, hard))
+        with pytest.raises(RecordingError, match="cannot be written"):
+            spool.append([ended("b")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    spool.append([ended("c")])
+    got: list[Sequence[Record]] = []
+    spool.replay(got.append)
+    assert got == [[ended("a")], [ended("c")]]
+    assert not spool.waiting()
+
+
+def test_a_file_that_somebody_else_replayed_meanwhile_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "dead.jsonl").write_bytes(encode([ended("a")]))
+    spool = Spool(tmp_path)
+
+    class Overtaken(Spool):
+        def _others(self) -> list[Path]:
+            found = super()._others()
+            spool.replay(lambda _: None)
+            return found
+
+    Overtaken(tmp_path).replay(lambda _: pytest.fail("it was replayed already"))
 
 
 def test_an_unwritable_directory_is_a_recording_error(tmp_path: Path) -> None:

@@ -257,11 +257,15 @@ def test_an_event_too_large_to_be_understood_is_relayed_and_noted() -> None:
 
 
 def test_an_answer_that_cannot_be_read_counts_as_whole_with_a_note() -> None:
-    interceptor = Opaque()
+    interceptor = Opaque(200)
     assert interceptor.feed(b"\x1b\x00") + interceptor.finish() == b"\x1b\x00"
     observation = interceptor.observe()
     assert observation.finished
+    assert observation.error is None
     assert observation.notes
+    refused = Opaque(429).observe().error
+    assert refused is not None
+    assert refused.status == 429
 
 
 WEIRD: list[dict[str, Any]] = [

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from aibridge.errors import InvalidRequest
 from aibridge.interception.metering import Meter
+from aibridge.interception.outcome import category
 from aibridge.protocols.chat_completions import CHAT_COMPLETIONS
 from aibridge.protocols.chat_completions.interceptor import LONGEST_USAGE_EVENT
 from aibridge.protocols.interceptor import Interceptor, Observation, Payload, WireProtocol
@@ -166,6 +167,7 @@ STREAMS = [
     [LONG, EXTRA, TEXT, DONE],
     [LONG, LONG, EXTRA, DONE, b"data: trailing without an end"],
     [b'data: {"choices": [ ], "usage": not json}\n\n', DONE],
+    [TEXT, chunk(choices=[], usage=USAGE, citations=["what only this server tells"]), DONE],
 ]
 
 
@@ -203,6 +205,7 @@ ASKING = [
     ),
     (b'{"stream":true,"stream_options":{"include_usage":true}}', None),
     (b'{"stream":false}', None),
+    (b'{"stream":true,"usage":{"include":true}}', None),
     (b'{"stream":true,"stream_options":"yes"}', None),
     (b'{"stream":true,"x":' + b"[" * 1000 + b"]" * 1000 + b"}", None),
 ]
@@ -325,7 +328,66 @@ def test_a_stream_that_never_began_leaves_nothing() -> None:
 def test_errors_inside_a_stream(protocol: WireProtocol, stream: bytes, kind: str, message: str) -> None:
     error = observed(protocol, stream).error
     assert error is not None
-    assert (error.type, error.message) == (kind, message)
+    assert (error.type or error.code, error.message) == (kind, message)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "stream", "stored"),
+    [
+        (
+            CHAT_COMPLETIONS,
+            chunk(error={"type": "tokens", "code": "rate_limit_exceeded", "message": "m"}),
+            "rate_limited",
+        ),
+        (CHAT_COMPLETIONS, chunk(error={"code": 429, "message": "m"}), "rate_limited"),
+        (
+            RESPONSES,
+            event("error", status=429, error={"type": "usage_limit_reached", "message": "m"}),
+            "rate_limited",
+        ),
+        (RESPONSES, event("response.failed", response={"status": "failed", "error": None}), "unknown"),
+    ],
+)
+def test_errors_inside_a_stream_are_sorted(protocol: WireProtocol, stream: bytes, stored: str) -> None:
+    error = observed(protocol, stream).error
+    assert error is not None
+    assert category(error) == stored
+
+
+def test_calls_that_come_whole_with_one_index_stay_apart() -> None:
+    def call(call_id: str, name: str) -> bytes:
+        function = {"name": name, "arguments": "{}"}
+        return chunk(
+            choices=[{"index": 0, "delta": {"tool_calls": [{"index": 0, "id": call_id, "function": function}]}}]
+        )
+
+    observation = observed(CHAT_COMPLETIONS, call("a", "f"), call("b", "g"), DONE)
+    tools = [record for record in observation.records if isinstance(record, ToolUsage)]
+    assert [(tool.provider_tool_call_id, tool.tool, tool.input) for tool in tools] == [
+        ("a", "f", "{}"),
+        ("b", "g", "{}"),
+    ]
+
+
+def test_older_and_other_spellings_of_calls_and_reasoning() -> None:
+    deltas = [
+        {"reasoning_text": "hm"},
+        {"refusal": "no"},
+        {"function_call": {"name": "f", "arguments": '{"a"'}},
+        {"function_call": {"arguments": ":1}"}},
+    ]
+    observation = observed(CHAT_COMPLETIONS, *(chunk(choices=[{"index": 0, "delta": delta}]) for delta in deltas))
+    (tool,) = [record for record in observation.records if isinstance(record, ToolUsage)]
+    assert (tool.provider_tool_call_id, tool.tool, tool.input) == (None, "f", '{"a":1}')
+    assert [record.content for record in observation.records if isinstance(record, ModelThought)] == ["hm"]
+    assert the_tokens(observation).output_tokens == 3
+
+
+def test_a_tool_search_is_a_call_whatever_its_arguments_are() -> None:
+    item = {"type": "tool_search_call", "call_id": "c", "arguments": {"query": "x"}}
+    observation = observed(RESPONSES, event("response.completed", response={"id": "r", "output": [item]}))
+    (tool,) = [record for record in observation.records if isinstance(record, ToolUsage)]
+    assert (tool.tool, tool.provider_tool_call_id, tool.input) == ("tool_search_call", "c", '{"query":"x"}')
 
 
 def test_of_two_terminal_events_the_first_counts() -> None:
@@ -431,7 +493,7 @@ def test_the_prompt_of_a_response(given_input: Any, prompt: str | None) -> None:
 
 
 def test_models_are_texts() -> None:
-    assert RESPONSES.parse(b'{"model": 123}').model == "123"
+    assert RESPONSES.parse(b'{"model": true}').model == ""
     assert RESPONSES.parse(b'{"model": "gpt-5"}').model == "gpt-5"
     assert RESPONSES.parse(b'{"model": []}').model == ""
     with pytest.raises(InvalidRequest):

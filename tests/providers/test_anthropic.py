@@ -2,6 +2,7 @@
 
 import gzip
 import socket
+import threading
 
 import anthropic
 import httpx2
@@ -207,6 +208,33 @@ def test_garbage_inside_the_framing_is_an_upstream_error(fake: FakeProvider, pro
     fake.reply(Reply.garbage(head + b"zz\r\n"))
     with pytest.raises(UpstreamError):
         read(provider.upstream(REQUEST))
+
+
+def test_an_answer_that_comes_while_we_still_send_is_not_lost(http: httpx2.Client) -> None:
+    refusal = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def refuse() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(refusal)
+                connection.shutdown(socket.SHUT_RD)
+                connection.recv(1)
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        configured = settings.Provider(name="a", type="anthropic", base_url=url)
+        timeouts = settings.UpstreamTimeouts(connect_timeout=1, read_timeout=1)
+        provider = anthropic_provider(configured, timeouts, http)
+        large = UpstreamRequest("/v1/messages", HEADERS, b"x" * 20_000_000)
+        try:
+            status = provider.upstream(large).status
+        except UpstreamError as error:  # the kernel may drop what it had received when the reset comes
+            status = error.status
+        assert status in (413, 502)
+        thread.join()
 
 
 def test_silence_before_and_in_the_answer_is_a_timeout(fake: FakeProvider, provider: Provider) -> None:

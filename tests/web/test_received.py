@@ -1,12 +1,14 @@
 """The request as it was sent: targets below a provider's prefix."""
 
+import gzip
+import zlib
 from typing import Any
 
 import pytest
 from flask import Request
 from werkzeug.test import EnvironBuilder
 
-from aibridge.web.received import climbs, received_headers, target_below
+from aibridge.web.received import climbs, inflated, received_headers, target_below
 
 
 def request(path: str, raw: str | None, query: str = "") -> Request:
@@ -54,3 +56,12 @@ def test_without_the_lines_the_folded_headers_count() -> None:
     environ = EnvironBuilder(headers=[("X-One", "1")], content_type="text/plain", data=b"x").get_environ()
     received = dict(received_headers(environ))
     assert (received["x-one"], received["content-type"], received["content-length"]) == ("1", "text/plain", "1")
+
+
+def test_compressed_bodies_are_read_where_they_can_be() -> None:
+    body = b'{"model":"m"}'
+    assert inflated(gzip.compress(body), "gzip", 100) == body
+    assert inflated(zlib.compress(body), "deflate", 100) == body
+    assert inflated(gzip.compress(b"x" * 101), "gzip", 100) is None
+    assert inflated(body, "gzip", 100) is None
+    assert inflated(body, "zstd", 100) is None

@@ -23,8 +23,8 @@ from aibridge.protocols.sse import Event
 
 DONE = b"[DONE]"
 
-# Where servers put a model's reasoning: DeepSeek, vLLM and others; OpenRouter and newer vLLM.
-_REASONING = ("reasoning_content", "reasoning")
+# Where servers put a model's reasoning: DeepSeek, vLLM and others; OpenRouter and newer vLLM; Copilot.
+_REASONING = ("reasoning_content", "reasoning", "reasoning_text")
 
 
 @dataclass(slots=True)
@@ -53,7 +53,8 @@ class ChatAccount:
         self._answer = Answer()
         self._usage: dict[str, Any] | None = None
         self._service_tier = ""
-        self._calls: dict[tuple[Any, Any], _ToolCall] = {}
+        self._calls: list[_ToolCall] = []
+        self._growing: dict[tuple[Any, Any], _ToolCall] = {}
         self._reasoning: dict[Any, list[str]] = {}
         self._characters = 0
 
@@ -75,7 +76,7 @@ class ChatAccount:
         answer = self._answer
         answer.tokens = self._tokens() if answer.begun else None
         answer.calls = [
-            Call(call.name, "".join(call.pieces), call_id=call.id) for call in self._calls.values() if call.name
+            Call(call.name, "".join(call.pieces), call_id=call.id) for call in self._calls if call.name
         ]
         answer.thoughts = [Thought("".join(pieces), "reasoning_content") for pieces in self._reasoning.values()]
         return answer
@@ -95,17 +96,25 @@ class ChatAccount:
             self._said(index if isinstance(index, int) else position, mapping(mapping(choice).get(part)))
 
     def _said(self, choice: int, part: dict[str, Any]) -> None:
-        self._characters += len(text(part.get("content")))
+        self._characters += len(text(part.get("content"))) + len(text(part.get("refusal")))
         reasoning = next((text(part.get(name)) for name in _REASONING if text(part.get(name))), "")
         if reasoning:
             self._characters += len(reasoning)
             self._reasoning.setdefault(choice, []).append(reasoning)
         for position, delta in enumerate(sequence(part.get("tool_calls"))):
             index = mapping(delta).get("index")
-            key = (choice, index if isinstance(index, int) else position)
-            call = self._calls.setdefault(key, _ToolCall())
-            call.add(mapping(delta))
-            self._characters += len(call.pieces[-1])
+            self._called((choice, index if isinstance(index, int) else position), mapping(delta))
+        if isinstance(part.get("function_call"), dict):  # what tool calls were before there were several
+            self._called((choice, "function_call"), {"function": part["function_call"]})
+
+    def _called(self, key: tuple[Any, Any], delta: dict[str, Any]) -> None:
+        """A piece of a call, or a whole one: some servers send each of several calls whole, all with one index."""
+        call = self._growing.get(key)
+        if call is None or (call.id and text(delta.get("id")) not in ("", call.id)):
+            call = self._growing[key] = _ToolCall()
+            self._calls.append(call)
+        call.add(delta)
+        self._characters += len(call.pieces[-1])
 
     def _tokens(self) -> Tokens | None:
         if self._usage is not None:

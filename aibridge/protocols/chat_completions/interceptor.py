@@ -14,6 +14,8 @@ from aibridge.protocols.sse import Decoder
 LONGEST_USAGE_EVENT = 16 * 1024
 
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n")
+_MEMBERS = {"id", "object", "created", "model", "service_tier", "system_fingerprint", "obfuscation"}
+_MEMBERS |= {"choices", "usage"}
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 
 
@@ -59,11 +61,11 @@ def _ends_event(chunk: bytes) -> bool:
 
 
 def _is_usage(event: bytes) -> bool:
-    """Whether this is the extra chunk: a usage and no choices."""
+    """Whether this is the extra chunk: a usage, no choices, and nothing else that a client might want."""
     if not _NO_CHOICES.search(event):
         return False
     for decoded in Decoder().feed(event):
         data = parsed_object(decoded.data)
         if data is not None and data.get("choices") == [] and isinstance(data.get("usage"), dict):
-            return True
+            return data.keys() <= _MEMBERS
     return False

@@ -28,7 +28,9 @@ def parse(body: bytes) -> Payload:
 
 
 def asks_for_usage(payload: Payload) -> bool:
-    return mapping(payload.data.get("stream_options")).get("include_usage") is True
+    """Also in OpenRouter's way, `"usage": {"include": true}`."""
+    asked = mapping(payload.data.get("stream_options")).get("include_usage") is True
+    return asked or mapping(payload.data.get("usage")).get("include") is True
 
 
 def asking_for_usage(payload: Payload) -> bytes | None:

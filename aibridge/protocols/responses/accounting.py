@@ -16,14 +16,14 @@ from aibridge.protocols.answer import (
     provider_error,
     tokens_of_total,
 )
-from aibridge.protocols.interceptor import Payload
-from aibridge.protocols.reading import mapping, parsed_object, sequence, text
+from aibridge.protocols.interceptor import Payload, ProviderError
+from aibridge.protocols.reading import dumped, mapping, parsed_object, sequence, text
 from aibridge.protocols.sse import Event
 
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 
 # Calls that the client has to run; it is told their arguments in the named field.
-_CLIENT_CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
+_CLIENT_CALLS = {"function_call": "arguments", "custom_tool_call": "input", "tool_search_call": "arguments"}
 
 # Calls of tools that belong to the API. Those with a call id are the client's to carry out.
 _HOSTED_CALLS = {
@@ -95,7 +95,9 @@ class ResponsesAccount:
             reason = text(mapping(response.get("incomplete_details")).get("reason"))
             answer.notes = (f"incomplete: {reason}",) if reason else ()
             if response.get("error"):
-                answer.error = provider_error(response)
+                answer.error = provider_error({"error": response["error"]})
+            elif response.get("status") == "failed":
+                answer.error = ProviderError("the response failed")
 
     def _tokens(self) -> Tokens | None:
         usage = mapping(self._response.get("usage"))
@@ -120,9 +122,10 @@ def _call(item: dict[str, Any]) -> Call | None:
     kind = text(item.get("type"))
     if kind not in _HOSTED_CALLS and kind not in _CLIENT_CALLS:
         return None
+    arguments = item.get(_CLIENT_CALLS.get(kind, "arguments"), "")
     return Call(
         name=text(item.get("name")) or kind,
-        arguments=text(item.get(_CLIENT_CALLS.get(kind, "arguments"))),
+        arguments=arguments if isinstance(arguments, str) else dumped(arguments),
         call_id=text(item.get("call_id")),
         item_id=text(item.get("id")),
         hosted="" if kind in _CLIENT_CALLS else kind,

@@ -11,11 +11,10 @@ def parse(body: bytes) -> Payload:
     data = request_object(body)
     given = data.get("input")
     last = last_turn(sequence(given))
-    model = data.get("model")
     return Payload(
         body=body,
         data=data,
-        model=str(model) if isinstance(model, int | float) else text(model),
+        model=text(data.get("model")),
         streaming=data.get("stream") is True,
         prompt=given if isinstance(given, str) else _prompt(last),
         correlating_tool_call_id=_correlating_tool_call_id(last),
