@@ -100,10 +100,12 @@ class Spool:
                     self._put_aside(encode([record]))
 
     def _replay_file(self, spooled: "_File", write: Write) -> None:
-        with spooled.path.open("rb") as lines:
+        with os.fdopen(spooled.file.fileno(), "rb", closefd=False) as lines:
+            lines.seek(0)
             for line in lines:
                 if line.endswith(b"\n"):  # a line cut by a crash was never relied upon
                     self._replay_line(line, write)
+        spooled.file.truncate(0)  # for whoever opened it before it was unlinked and gets the lock after us
         spooled.path.unlink(missing_ok=True)
 
     def _replay_line(self, line: bytes, write: Write) -> None:
@@ -123,7 +125,7 @@ class Spool:
     def _create(self) -> "_File":
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{uuid4()}.jsonl"
-        file = path.open("ab", buffering=0)
+        file = path.open("a+b", buffering=0)
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return _File(path, file)
 
@@ -177,7 +179,7 @@ def _restored(kind: type[Record], values: dict[str, Any]) -> Record:
 
 
 def _locked(path: Path) -> FileIO | None:
-    """The file, now ours; None while its process lives, or if somebody else is replaying it or has."""
+    """The file, now ours; None while its process lives, or if somebody else is replaying it or has removed it."""
     try:
         file = path.open("r+b", buffering=0)
     except FileNotFoundError:
@@ -185,9 +187,6 @@ def _locked(path: Path) -> FileIO | None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.close()
-        return None
-    if not os.fstat(file.fileno()).st_nlink:
         file.close()
         return None
     return file
