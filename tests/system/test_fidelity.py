@@ -171,6 +171,26 @@ def test_compressed_answers_stay_readable(gateway: Gateway, stream: bool) -> Non
 
 
 @streaming
+@pytest.mark.parametrize(("encoding", "streaming_seen"), [("gzip", True), ("zstd", False)])
+def test_compressed_requests_go_on_as_they_came(
+    gateway: Gateway, encoding: str, streaming_seen: bool, stream: bool
+) -> None:
+    """What only the provider can unpack is forwarded unread; the answer's tokens are counted all the same."""
+    conversation = text()
+    body = gzip.compress(conversation.request(stream=stream))
+    gateway.provider.reply(conversation.reply(stream=stream))
+
+    with gateway.post(body, [("Content-Encoding", encoding)]) as answer:
+        assert bytes(answer.read().body) == conversation.answer(stream=stream)
+
+    upstream = gateway.provider.whole_request()
+    assert (bytes(upstream.body), upstream.header("content-encoding")) == (body, encoding)
+    recorded = gateway.recorded(answer.interception_id)
+    assert bool(recorded.interception["streaming"]) is (stream and streaming_seen)
+    assert [(row["input_tokens"], row["output_tokens"]) for row in recorded.tokens] == [(21, 17)]
+
+
+@streaming
 def test_interim_answers_of_the_provider_are_no_answers(gateway: Gateway, stream: bool) -> None:
     conversation = text()
     hints = b"HTTP/1.1 103 Early Hints\r\nlink: </x>; rel=preload\r\n\r\n"
