@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from flask import Blueprint, Flask
+from flask import Flask
 
 from aibridge import settings as configuration
 from aibridge.interception.gateway import Gateway, Provider
@@ -20,26 +20,26 @@ from aibridge.storage.database import Database
 from aibridge.storage.recorder import SqlRecorder
 from aibridge.storage.tokens import Tokens
 from aibridge.telemetry.logging import log_records
-from aibridge.web.anthropic import anthropic_blueprint
-from aibridge.web.bedrock import bedrock_blueprint
-from aibridge.web.copilot import copilot_blueprint
+from aibridge.web.anthropic import ANTHROPIC_ROUTES
+from aibridge.web.bedrock import BEDROCK_ROUTES
+from aibridge.web.copilot import COPILOT_ROUTES
 from aibridge.web.errors import register_error_handlers
 from aibridge.web.health import health_blueprint
-from aibridge.web.openai import openai_blueprint
-from aibridge.web.sandbox import sandbox_blueprint
+from aibridge.web.openai import OPENAI_ROUTES
+from aibridge.web.routes import Routes, provider_blueprint
+from aibridge.web.sandbox import SANDBOX_ROUTES
 
 EXTENSION = "aibridge"
 
 Build = Callable[[configuration.Provider, configuration.UpstreamTimeouts, HttpClient], Provider]
-Routes = Callable[[Gateway, Provider], Blueprint]
 
 # What a provider's type stands for: how it is reached, and which routes it has.
 PROVIDER_TYPES: dict[str, tuple[Build, Routes]] = {
-    "anthropic": (anthropic_provider, anthropic_blueprint),
-    "bedrock": (bedrock_provider, bedrock_blueprint),
-    "openai": (openai_provider, openai_blueprint),
-    "copilot": (copilot_provider, copilot_blueprint),
-    "sandbox": (sandbox_provider, sandbox_blueprint),
+    "anthropic": (anthropic_provider, ANTHROPIC_ROUTES),
+    "bedrock": (bedrock_provider, BEDROCK_ROUTES),
+    "openai": (openai_provider, OPENAI_ROUTES),
+    "copilot": (copilot_provider, COPILOT_ROUTES),
+    "sandbox": (sandbox_provider, SANDBOX_ROUTES),
 }
 
 
@@ -74,7 +74,7 @@ def create_app(
     app.register_blueprint(health_blueprint(gateway))
     for provider in gateway.providers.values():
         _, routes = PROVIDER_TYPES[provider.type]
-        app.register_blueprint(routes(gateway, provider))
+        app.register_blueprint(provider_blueprint(gateway, provider, routes))
     register_error_handlers(app, gateway)
     return app
 
@@ -88,5 +88,9 @@ def gateway_of(app: Flask) -> Gateway:
 
 def _providers(settings: Settings, client: HttpClient) -> list[Provider]:
     """One HTTP client serves all of them: connections and the TLS context are the process's."""
-    build = {kind: parts[0] for kind, parts in PROVIDER_TYPES.items()}
-    return [build[provider.type](provider, settings.upstream, client) for provider in settings.providers]
+
+    def built(provider: configuration.Provider) -> Provider:
+        build, _ = PROVIDER_TYPES[provider.type]
+        return build(provider, settings.upstream, client)
+
+    return [built(provider) for provider in settings.providers]
