@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from aibridge.protocols.reading import text
 from aibridge.records import ModelThought, PromptUsage, TokenUsage, ToolUsage
 
 Observed = TokenUsage | PromptUsage | ToolUsage | ModelThought
@@ -40,10 +41,16 @@ class Payload:
 
     body: bytes
     data: dict[str, Any]
-    model: str
-    streaming: bool
-    prompt: str | None
-    correlating_tool_call_id: str | None
+    prompt: str | None = None
+    correlating_tool_call_id: str | None = None
+
+    @property
+    def model(self) -> str:
+        return text(self.data.get("model"))
+
+    @property
+    def streaming(self) -> bool:
+        return self.data.get("stream") is True
 
 
 class Interceptor(Protocol):

@@ -47,7 +47,7 @@ SSE_HEADERS: Headers = (
 
 _log = structlog.get_logger("aibridge.front")
 
-_UNREADABLE = Payload(b"", {}, model="", streaming=False, prompt=None, correlating_tool_call_id=None)
+_UNREADABLE = Payload(b"", {})
 
 
 def bridged(gateway: Gateway, provider: Provider, protocol: WireProtocol, path: str) -> Callable[[], Response]:

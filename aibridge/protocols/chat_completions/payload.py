@@ -20,8 +20,6 @@ def parse(body: bytes) -> Payload:
     return Payload(
         body=body,
         data=data,
-        model=text(data.get("model")),
-        streaming=data.get("stream") is True,
         prompt=last_user_text(last) or None,
         correlating_tool_call_id=_correlating_tool_call_id(last),
     )

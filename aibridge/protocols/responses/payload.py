@@ -14,8 +14,6 @@ def parse(body: bytes) -> Payload:
     return Payload(
         body=body,
         data=data,
-        model=text(data.get("model")),
-        streaming=data.get("stream") is True,
         prompt=given if isinstance(given, str) else _prompt(last),
         correlating_tool_call_id=_correlating_tool_call_id(last),
     )
