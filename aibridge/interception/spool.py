@@ -14,28 +14,17 @@ from datetime import datetime
 from io import FileIO
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, get_args
 from uuid import uuid4
 
 import orjson
 
 from aibridge.errors import RecordingError, RecordRefused
-from aibridge.records import (
-    InterceptionEnded,
-    InterceptionStarted,
-    ModelThought,
-    PromptUsage,
-    Record,
-    TokenUsage,
-    ToolUsage,
-)
+from aibridge.records import Record
 
 SPOOL_LIMIT = 256 * 1024 * 1024
 
-_TYPES: dict[str, type[Record]] = {
-    kind.__name__: kind
-    for kind in (InterceptionStarted, InterceptionEnded, TokenUsage, PromptUsage, ToolUsage, ModelThought)
-}
+_TYPES: dict[str, type[Record]] = {kind.__name__: kind for kind in get_args(Record)}
 
 Write = Callable[[Sequence[Record]], None]
 

@@ -8,7 +8,7 @@ import httpx2
 from aibridge import settings
 from aibridge.interception.credentials import CredentialRules
 from aibridge.interception.gateway import Provider
-from aibridge.providers.sdk import default_headers, exact_request, sdk_provider, sdk_upstream
+from aibridge.providers.sdk import client_options, default_headers, exact_request, sdk_provider, sdk_upstream
 
 BASE_URL = "https://api.anthropic.com"
 DEFAULTS = ("anthropic-version", "content-type", "user-agent")
@@ -24,16 +24,7 @@ class AnthropicClient(anthropic.Anthropic):
 def anthropic_client(
     base_url: str, timeouts: settings.UpstreamTimeouts, http_client: httpx2.Client
 ) -> AnthropicClient:
-    """Everything that the SDK would read from the environment is given explicitly. Every request brings its own
-    credential, so the key is none."""
-    return AnthropicClient(
-        api_key="unused",
-        base_url=base_url,
-        timeout=httpx2.Timeout(timeouts.read_timeout, connect=timeouts.connect_timeout),
-        max_retries=0,
-        http_client=http_client,
-        open_telemetry=False,
-    )
+    return AnthropicClient(**client_options(base_url, timeouts, http_client), open_telemetry=False)
 
 
 def anthropic_provider(

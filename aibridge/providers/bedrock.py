@@ -19,7 +19,7 @@ from aibridge.interception.gateway import ForwardedRequest, ForwardedResponse, P
 from aibridge.interception.model import Credential, mask
 from aibridge.providers.bedrock_adaptation import adapted_body, adapted_headers, flags, path
 from aibridge.providers.bedrock_events import CONTENT_TYPE, EventStream
-from aibridge.providers.sdk import default_headers, exact_request, sdk_upstream
+from aibridge.providers.sdk import client_options, default_headers, exact_request, sdk_upstream
 from aibridge.upstream.call import Headers, Upstream, UpstreamRequest, UpstreamResponse
 
 DEFAULTS = ("content-type", "user-agent")
@@ -65,17 +65,11 @@ class BedrockClient(anthropic.AnthropicBedrock):
 def bedrock_client(
     provider: settings.Provider, timeouts: settings.UpstreamTimeouts, http_client: httpx2.Client
 ) -> BedrockClient:
-    """Everything that the SDK would read from the environment is given explicitly, except for the credentials of
-    AWS's default chain, if no others are configured."""
+    """From the environment come the credentials of AWS's default chain, if no others are configured."""
     region = provider.region or _region(provider.base_url or "")
+    base_url = provider.base_url or f"https://bedrock-runtime.{region}.amazonaws.com"
     client = BedrockClient(
-        api_key="unused",
-        aws_region=region,
-        base_url=provider.base_url or f"https://bedrock-runtime.{region}.amazonaws.com",
-        timeout=httpx2.Timeout(timeouts.read_timeout, connect=timeouts.connect_timeout),
-        max_retries=0,
-        http_client=http_client,
-        open_telemetry=False,
+        **client_options(base_url, timeouts, http_client), aws_region=region, open_telemetry=False
     )
     # Without a key the constructor would take one from AWS_BEARER_TOKEN_BEDROCK; with one it takes no other.
     client.api_key = None

@@ -8,7 +8,7 @@ import openai
 from aibridge import settings
 from aibridge.interception.credentials import CredentialRules
 from aibridge.interception.gateway import Provider
-from aibridge.providers.sdk import default_headers, exact_request, sdk_provider, sdk_upstream
+from aibridge.providers.sdk import client_options, default_headers, exact_request, sdk_provider, sdk_upstream
 
 BASE_URL = "https://api.openai.com/v1"
 DEFAULTS = ("content-type", "user-agent")
@@ -22,15 +22,7 @@ class OpenAIClient(openai.OpenAI):
 
 
 def openai_client(base_url: str, timeouts: settings.UpstreamTimeouts, http_client: httpx2.Client) -> OpenAIClient:
-    """Everything that the SDK would read from the environment is given explicitly. Every request brings its own
-    credential, so the key is none."""
-    return OpenAIClient(
-        api_key="unused",
-        base_url=base_url,
-        timeout=httpx2.Timeout(timeouts.read_timeout, connect=timeouts.connect_timeout),
-        max_retries=0,
-        http_client=http_client,
-    )
+    return OpenAIClient(**client_options(base_url, timeouts, http_client))
 
 
 def openai_provider(

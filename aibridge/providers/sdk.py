@@ -37,6 +37,20 @@ class Sdk(Protocol):
     Stream: Any
 
 
+def client_options(
+    base_url: str, timeouts: settings.UpstreamTimeouts, http_client: httpx2.Client
+) -> dict[str, Any]:
+    """What an SDK's client is made with. All that it would read from the environment is given explicitly. Every
+    request brings its own credential, so the key is none."""
+    return {
+        "api_key": "unused",
+        "base_url": base_url,
+        "timeout": httpx2.Timeout(timeouts.read_timeout, connect=timeouts.connect_timeout),
+        "max_retries": 0,
+        "http_client": http_client,
+    }
+
+
 def exact_request(client: Any, options: Any) -> httpx2.Request | None:
     """What `sdk_upstream` asked the SDK's client to send; None for a request of the SDK's own making."""
     headers = options.headers
