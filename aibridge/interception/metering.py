@@ -10,7 +10,7 @@ from threading import Event
 
 import structlog
 
-from aibridge.protocols.interceptor import Intercept, Metering, Payload, WireProtocol
+from aibridge.protocols.interceptor import Intercept, Interceptor, Metering, Payload, WireProtocol
 from aibridge.upstream.call import UpstreamRequest, UpstreamResponse, WholeBody
 
 _log = structlog.get_logger("aibridge.metering")
@@ -51,8 +51,8 @@ class Meter:
 
 
 def _hiding(metering: Metering, protocol: WireProtocol) -> Intercept:
-    return lambda payload, interception_id, status, event_stream: (
-        metering.hide(protocol.intercept(payload, interception_id, status, event_stream))
-        if event_stream
-        else protocol.intercept(payload, interception_id, status, event_stream)
-    )
+    def intercept(payload: Payload, interception_id: str, status: int, event_stream: bool) -> Interceptor:
+        plain = protocol.intercept(payload, interception_id, status, event_stream)
+        return metering.hide(plain) if event_stream else plain
+
+    return intercept

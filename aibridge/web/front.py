@@ -32,7 +32,7 @@ from aibridge.upstream.call import Headers, UpstreamRequest, UpstreamResponse
 from aibridge.web.auth import authenticate
 from aibridge.web.client_watch import client_watch
 from aibridge.web.errors import INTERCEPTION_ID, as_sent, error_response, too_large
-from aibridge.web.received import inflated, received_headers
+from aibridge.web.received import inflated, read, received_headers
 from aibridge.web.stream import AnswerStream, opening
 
 LARGEST_BODY = 128 * MIB  # of an answer that has to be held until it is whole
@@ -134,14 +134,11 @@ class _Visit:
         return replace(self._protocol.parse(b"{}" if plain is None else plain), body=body)
 
     def _body(self) -> bytes:
-        """The whole body. Raises RequestTooLarge, and ClientGone if it breaks off."""
+        """The whole body. Raises RequestTooLarge and InvalidRequest, and ClientGone if it breaks off."""
         if self._declared_too_large():
             raise self._too_large()
         limit = self._gateway.settings.server.body_limit
-        try:
-            body = self._request.stream.read(limit + 1)
-        except Exception as error:  # of the server's own kinds: broken chunks, a broken connection
-            raise InvalidRequest("the request body cannot be read") from error
+        body = read(self._request.stream, limit + 1)
         if len(body) > limit:
             raise self._too_large()
         if len(body) < (self._request.content_length or 0):

@@ -13,7 +13,7 @@ from aibridge.protocols.interceptor import WireProtocol
 from aibridge.upstream.call import Headers, UpstreamBody
 from aibridge.web.auth import authenticate
 from aibridge.web.errors import as_sent, error_response, too_large
-from aibridge.web.received import climbs, received_headers, target_below
+from aibridge.web.received import climbs, read, received_headers, target_below
 from aibridge.web.stream import StreamCut
 
 
@@ -76,10 +76,7 @@ class _Limited:
         self._read = 0
 
     def read(self, size: int = -1) -> bytes:
-        try:
-            piece = self._stream.read(size)
-        except Exception as error:  # of the server's own kinds: broken chunks, a broken connection
-            raise InvalidRequest("the request body cannot be read") from error
+        piece = read(self._stream, size)
         self._read += len(piece)
         if self._read > self._limit:
             raise too_large(self._limit)

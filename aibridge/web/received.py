@@ -1,15 +1,16 @@
-"""A request as it was sent: header lines one by one, and the target before anyone decoded it.
+"""A request as it was sent: header lines one by one, the body, and the target before anyone decoded it.
 
 WSGI folds repeated headers into one and cannot tell `session_id` from `session-id`. Under our gunicorn
 configuration the lines as they came hang on the input stream, where no client can put anything.
 """
 
 import zlib
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote, unquote
 
 from flask import Request
 
+from aibridge.errors import InvalidRequest
 from aibridge.upstream.call import Headers
 
 RAW_HEADERS = "aibridge_headers"
@@ -25,6 +26,14 @@ def _folded(environ: dict[str, Any]) -> list[tuple[str, str]]:
     named = [(key[5:], value) for key, value in environ.items() if key.startswith("HTTP_")]
     named += [(key, environ[key]) for key in ("CONTENT_TYPE", "CONTENT_LENGTH") if environ.get(key)]
     return [(name.replace("_", "-").lower(), value) for name, value in named]
+
+
+def read(stream: IO[bytes], size: int) -> bytes:
+    """Up to `size` bytes of a request's body. Raises InvalidRequest if it cannot be read."""
+    try:
+        return stream.read(size)
+    except Exception as error:  # of the server's own kinds: broken chunks, a broken connection
+        raise InvalidRequest("the request body cannot be read") from error
 
 
 def inflated(body: bytes, encoding: str, limit: int) -> bytes | None:
