@@ -5,6 +5,7 @@ from typing import Any
 
 import anthropic
 import openai
+import pydantic
 import pytest
 
 from tests.conversations import Conversation, conversations
@@ -33,6 +34,10 @@ request_usage = false
 name = "copilot"
 type = "copilot"
 base_url = "{url}"
+
+[[providers]]
+name = "sandbox"
+type = "sandbox"
 """,
     environment=(("AIBRIDGE_SERVER_PING_INTERVAL", "0.3"),),
 )
@@ -201,6 +206,54 @@ def test_the_official_sdk(gateway: Gateway) -> None:
     assert [item["id"] for item in final["output"]] == [
         item["id"] for item in json.loads(tools.blocking)["output"]
     ]
+
+
+class Add(pydantic.BaseModel):
+    """What the sandbox is told to call."""
+
+    a: int
+    b: int
+
+
+def test_the_official_sdk_with_the_sandbox(gateway: Gateway) -> None:
+    sdk = openai.OpenAI(base_url=f"{gateway.url}/sandbox/v1", api_key="anything", max_retries=0)
+    question: Any = [{"role": "user", "content": 'call Add {"a": 3, "b": 5}'}]
+    functions: Any = [openai.pydantic_function_tool(Add)]
+
+    completion = sdk.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
+    assert completion.choices[0].message.content == "You said: hi"
+    parsed = sdk.chat.completions.parse(model="m", messages=question, tools=functions)
+    with sdk.chat.completions.stream(model="m", messages=question, tools=functions) as chat:
+        streamed = chat.get_final_completion()
+    for made in (parsed, streamed):
+        calls = made.choices[0].message.tool_calls or []
+        assert [call.function.parsed_arguments for call in calls] == [Add(a=3, b=5)]
+
+    function: Any = functions[0]["function"]
+    tools: Any = [{"type": "function", **function}]
+    assert sdk.responses.create(model="m", input="hi").output_text == "You said: hi"
+    with sdk.responses.stream(model="m", input=question, tools=tools) as events:
+        final = events.get_final_response()
+    arguments = [item.parsed_arguments for item in final.output if item.type == "function_call"]
+    assert arguments == [{"a": 3, "b": 5}]
+    assert "sandbox-large" in [model.id for model in sdk.models.list()]
+
+
+def test_what_concerns_openai_alone_is_left_alone(gateway: Gateway) -> None:
+    """A response in the background ends with the answer that it is queued; all its words stay as they are."""
+    body = (
+        b'{"background": true, "store" :true, "previous_response_id":"resp_0", "conversation":"conv_1",'
+        b'"include":["reasoning.encrypted_content"],"context_management":[{"type":"compaction"}],"model":"m",'
+        b'"input":[{"type":"reasoning","id":"rs_1","encrypted_content":"gAAA==","summary":[]},'
+        b'{"type":"compaction","encrypted_content":"x"}]}'
+    )
+    queued = b'{"id":"resp_1","object":"response","status":"queued","background":true,"model":"m","output":[]}'
+    gateway.provider.reply(Reply.json(queued))
+    with gateway.post(body, target="/openai/v1/responses") as answer:
+        assert bytes(answer.read().body) == queued
+    assert bytes(gateway.provider.whole_request().body) == body
+    recorded = gateway.recorded(answer.interception_id)
+    assert (recorded.interception["status"], recorded.tokens) == ("completed", [])
 
 
 def test_anthropics_sdk_over_copilot(gateway: Gateway) -> None:
