@@ -1,4 +1,4 @@
-"""Edits of a JSON object's members: what is not edited stays as it was written, byte for byte.
+"""Edits of a JSON text: what is not edited stays as it was written, byte for byte.
 
 The text is cut at its top-level commas and put together again; nothing is encoded anew. So key order, white
 space, duplicate names and the spelling of numbers and escapes survive. RFC 8259; read as leniently as
@@ -7,7 +7,7 @@ space, duplicate names and the spelling of numbers and escapes survive. RFC 8259
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -59,6 +59,29 @@ class ObjectText:
         members = [member.put(put[member.name]) if member.name in put else member.text for member in kept]
         members += [f"{json.dumps(name)}:{_text(value)}" for name, value in put.items() if name not in present]
         return (self._head + ",".join(members) + self._tail).encode(self._encoding, "surrogatepass")
+
+
+def elements(array: bytes) -> list[bytes]:
+    """The texts of a JSON array's elements, from UTF-8 to UTF-8. Raises ValueError for any other text."""
+    text = _text(array)
+    at = _after_space(text, _expect(text, _after_space(text, 0), "["))
+    found: list[bytes] = []
+    try:
+        while text[at : at + 1] != "]":
+            at = _after_space(text, _expect(text, at, ",")) if found else at
+            _, end = _SCANNER.raw_decode(text, at)
+            found.append(_bytes(text[at:end]))
+            at = _after_space(text, end)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if _after_space(text, at + 1) != len(text):
+        raise ValueError("something follows the JSON array")
+    return found
+
+
+def array(texts: Iterable[bytes]) -> bytes:
+    """The JSON array of these texts."""
+    return b"[" + b",".join(texts) + b"]"
 
 
 def _cut(text: str) -> tuple[str, list[_Member], str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 EVENT_LIMIT = 16 * 1024 * 1024
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n")
 _BOM = b"\xef\xbb\xbf"
 _FIELD = re.compile(rb"(?:\A|[\r\n])(?:\xef\xbb\xbf)?(?:event|data|id|retry)[:\r\n]")
 
@@ -99,9 +100,48 @@ class Decoder:
         self._skipping = False
 
 
+class Splitter:
+    """Bytes in pieces of any size in, whole events out as they were written, line ends and all.
+
+    What has come of an event is held until it is whole. Once it is longer than `limit` it is given out in pieces,
+    so that what cannot be understood is at least not held up.
+    """
+
+    def __init__(self, limit: int = EVENT_LIMIT) -> None:
+        self._limit = limit
+        self._held = b""
+        self._searched = 0  # no event ends before this index of it
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        data = self._held + chunk
+        events, start = [], 0
+        for end in _EVENT_END.finditer(data, self._searched):
+            events.append(data[start : end.end()])
+            start = end.end()
+        self._held = data[start:]
+        if len(self._held) > self._limit:
+            # All but line ends, which may be the first half of the event's end.
+            size = len(self._held.rstrip(b"\r\n"))
+            events.append(self._held[:size])
+            self._held = self._held[size:]
+        self._searched = max(0, len(self._held) - 3)
+        return events
+
+    def rest(self) -> bytes:
+        """What is held when the stream is over."""
+        held, self._held, self._searched = self._held, b"", 0
+        return held
+
+
+def event_in(written: bytes) -> Event | None:
+    """The event that was written so; None for comments, and for anything that is no whole event."""
+    return next(Decoder().feed(written), None)
+
+
 def encode(name: str, data: bytes) -> bytes:
-    """One event on the wire. `data` is a single line; without a name there is no `event` line."""
-    return b"event: %b\ndata: %b\n\n" % (name.encode(), data) if name else b"data: %b\n\n" % data
+    """One event on the wire; without a name there is no `event` line."""
+    lines = data.replace(b"\n", b"\ndata: ")
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), lines) if name else b"data: %b\n\n" % lines
 
 
 def has_event(start: bytes) -> bool:

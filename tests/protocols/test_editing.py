@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aibridge.protocols.editing import ObjectText
+from aibridge.protocols.editing import ObjectText, array, elements
 
 BODY = (
     b'\n{ "model" : "m",\t"seed":123456789012345678901234567890,'
@@ -141,3 +141,17 @@ def _as_pairs(pairs: list[tuple[str, Any]]) -> Any:
         return [convert(inner) for inner in value] if isinstance(value, list) else value
 
     return [(name, convert(value)) for name, value in pairs]
+
+
+def test_an_array_is_cut_into_the_texts_of_its_elements() -> None:
+    assert elements(b' [ 1.0e0, {"a":[1,2]} ,"x,]" ] ') == [b"1.0e0", b'{"a":[1,2]}', b'"x,]"']
+    assert array(elements(b"[1 ,2]")) == b"[1,2]"
+    assert elements(b"[]") == []
+
+
+@pytest.mark.parametrize(
+    "text", [b"[1,]", b"[1 2]", b"{}", b"[1]x", b"[", b"[,]", b"[" * 100_000 + b"]" * 100_000]
+)
+def test_what_is_no_array_is_refused(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        elements(text)

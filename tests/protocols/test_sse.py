@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aibridge.protocols.sse import Border, Decoder, Event, encode, has_event
+from aibridge.protocols.sse import Border, Decoder, Event, Splitter, encode, event_in, has_event
 
 STREAMS = [
     (b"event: a\ndata: 1\n\ndata: 2\n\n", [Event("a", b"1"), Event("", b"2")]),
@@ -103,3 +103,35 @@ def test_a_border_is_known_from_the_last_bytes_however_they_came(
 )
 def test_comments_and_garbage_are_no_event(start: bytes, found: bool) -> None:
     assert has_event(start) is found
+
+
+WRITTEN = [
+    b"event: a\ndata: {}\n\n",
+    b": comment\r\n\r\n",
+    b"data: \xc3\xa9\r\r",
+    b"data: x\ndata: y\n\n",
+    b"\n\n",
+]
+
+
+def test_the_splitter_gives_whole_events_however_they_come() -> None:
+    whole = b"".join(WRITTEN) + b"data: half"
+    for at in range(len(whole) + 1):
+        for end in range(at, min(len(whole), at + 9) + 1):
+            splitter = Splitter()
+            pieces = (whole[:at], whole[at:end], whole[end:])
+            assert [event for piece in pieces for event in splitter.feed(piece)] == WRITTEN
+            assert (splitter.rest(), splitter.rest()) == (b"data: half", b"")
+
+
+def test_the_splitter_does_not_hold_up_what_is_too_long() -> None:
+    splitter = Splitter(limit=10)
+    assert splitter.feed(b"data: 0123456789\n") == [b"data: 0123456789"]
+    assert splitter.feed(b"\ndata: y\n\n") == [b"\n\n", b"data: y\n\n"]
+
+
+def test_an_event_is_read_back_from_how_it_was_written() -> None:
+    assert event_in(encode("a", b"{\n}")) == Event("a", b"{\n}")
+    assert event_in(encode("", b"x")) == Event("", b"x")
+    assert event_in(b": comment\n\n") is None
+    assert event_in(b"data: half") is None
