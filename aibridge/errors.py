@@ -9,6 +9,9 @@
     |-- UpgradeRequired           426  a websocket was asked for; there is only HTTP
     |-- RequestTooLarge           413  the body is over server.body_limit
     |-- Unavailable               503  not now: the interception cannot be recorded
+    |-- NotSupported              501  what is asked for does not go together with injected tools
+    |-- RoundRefused              502  the provider refused a later round when the answer had begun
+    |-- ToolLoopLimit             502  the rounds are used up and there is nothing to show
     |-- UpstreamError             502  the provider could not be reached, or made no sense
     |   `-- UpstreamTimeout       504  the provider was silent for too long
     `-- InternalError             500  a bug of ours; the message tells nothing of it
@@ -70,6 +73,18 @@ class RequestTooLarge(GatewayError):
 
 class Unavailable(GatewayError):
     status, kind, category = 503, "unavailable", "server_error"
+
+
+class NotSupported(GatewayError):
+    status, kind, category = 501, "not_supported", "bad_request"
+
+
+class RoundRefused(GatewayError):
+    status, kind, category = 502, "upstream_error", "server_error"
+
+
+class ToolLoopLimit(GatewayError):
+    status, kind, category = 502, "tool_loop_limit", "server_error"
 
 
 class UpstreamError(GatewayError):

@@ -19,6 +19,8 @@ _KINDS: dict[str, tuple[str, str, str]] = {
     "upgrade_required": ("invalid_request_error", "invalid_request_error", "upgrade_required"),
     "request_too_large": ("request_too_large", "invalid_request_error", "request_too_large"),
     "unavailable": ("overloaded_error", "server_error", "service_unavailable"),
+    "not_supported": ("invalid_request_error", "invalid_request_error", "not_supported"),
+    "tool_loop_limit": ("api_error", "api_error", "tool_loop_limit"),
     "upstream_error": ("api_error", "api_error", "upstream_error"),
     "upstream_timeout": ("timeout_error", "api_error", "upstream_timeout"),
     "internal_error": ("api_error", "api_error", "internal_error"),

@@ -3,6 +3,7 @@
 from aibridge.protocols.chat_completions.accounting import ChatAccount
 from aibridge.protocols.chat_completions.interceptor import UsageHidden
 from aibridge.protocols.chat_completions.payload import asking_for_usage, parse
+from aibridge.protocols.chat_completions.tooling import TOOLING
 from aibridge.protocols.envelopes import openai_error
 from aibridge.protocols.interceptor import Metering, WireProtocol
 from aibridge.protocols.relay import relay
@@ -20,5 +21,6 @@ CHAT_COMPLETIONS = WireProtocol(
     error_body=openai_error,
     error_event=_error_event,
     ping=b": ping\n\n",
+    tooling=TOOLING,
     metering=Metering(ask=asking_for_usage, hide=UsageHidden),
 )

@@ -4,6 +4,7 @@ from aibridge.protocols.envelopes import anthropic_error
 from aibridge.protocols.interceptor import WireProtocol
 from aibridge.protocols.messages.accounting import MessagesAccount
 from aibridge.protocols.messages.payload import parse
+from aibridge.protocols.messages.tooling import TOOLING
 from aibridge.protocols.relay import relay
 from aibridge.protocols.sse import encode
 
@@ -19,4 +20,5 @@ MESSAGES = WireProtocol(
     error_body=anthropic_error,
     error_event=_error_event,
     ping=encode("ping", b'{"type": "ping"}'),
+    tooling=TOOLING,
 )

@@ -5,6 +5,7 @@ from aibridge.protocols.interceptor import WireProtocol
 from aibridge.protocols.relay import relay
 from aibridge.protocols.responses.accounting import ResponsesAccount
 from aibridge.protocols.responses.payload import parse
+from aibridge.protocols.responses.tooling import TOOLING
 
 RESPONSES = WireProtocol(
     name="responses",
@@ -13,4 +14,5 @@ RESPONSES = WireProtocol(
     error_body=openai_error,
     error_event=responses_error_event,
     ping=b": ping\n\n",
+    tooling=TOOLING,
 )

@@ -1,0 +1,54 @@
+"""Tools as the protocols see them: what is offered to the model, what it calls, what comes back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool that the gateway offers. `wire_name` is what the model calls it, `name` what its toolbox calls it.
+
+    `schema` is the whole JSON Schema of its arguments, an object. `server` says where it runs, as it is recorded:
+    a URL, or `stdio:NAME` or `action:NAME`. `timeout` (seconds) and `max_result_bytes` None: the settings' own.
+    """
+
+    wire_name: str
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+    server: str
+    timeout: float | None = None
+    max_result_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of one of our tools. `arguments` is JSON text, or whatever the model made of it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """`data` is base64."""
+
+    media_type: str
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a tool gave. `whole` is the JSON of the tool's own result if `parts` are more than texts; protocols
+    that only take texts send that instead."""
+
+    parts: tuple[Text | Image, ...]
+    is_error: bool = False
+    whole: str = ""
