@@ -57,7 +57,7 @@ class SettingsError(Exception):
     """A setting is wrong. The message names it, what is wrong and where it came from; never a secret's value."""
 
 
-def _secret(value: object) -> object:
+def secret(value: object) -> object:
     """The secret that `env:NAME` or `file:/path` refers to; any other text is the secret itself."""
     if not isinstance(value, str):
         return value
@@ -98,8 +98,24 @@ def _database_url(value: str) -> str:
     return value
 
 
-Secret = Annotated[SecretStr, BeforeValidator(_secret), AfterValidator(_not_blank)]
+def _mcp_url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#]+\S*", value):
+        raise ValueError("must be an http:// or https:// URL")
+    return value
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from None
+    return value
+
+
+Secret = Annotated[SecretStr, BeforeValidator(secret), AfterValidator(_not_blank)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+McpUrl = Annotated[str, AfterValidator(_mcp_url)]
+Pattern = Annotated[str, AfterValidator(_pattern)]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 Seconds = Annotated[float, Field(gt=0)]
 BedrockModel = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
@@ -162,8 +178,14 @@ class Tools(Section):
     max_rounds: int = Field(10, ge=1, description="provider calls per request")
     call_timeout: Seconds = Field(60, description="seconds a tool call may take")
     loop_timeout: Seconds = Field(600, description="seconds a whole tool loop may take")
-    parallel: bool = Field(True, description="run the calls of one turn at once")
-    max_result_bytes: int = Field(MIB, ge=1, description="largest tool result, in bytes")
+    parallel: bool = Field(True, description="let the model make several calls in one turn")
+    max_parallel_calls: int = Field(8, ge=1, description="calls of one turn that run at once; the others wait")
+    max_result_bytes: int = Field(MIB, ge=1, description="largest tool result, in bytes; the rest is cut off")
+    skip_models: tuple[str, ...] = Field(
+        ("haiku",), description="models whose name contains one of these get no tools"
+    )
+    skip_tool_choice_none: bool = Field(True, description="no tools for requests with tool_choice none")
+    skip_continued: bool = Field(True, description="no tools for requests with a Messages `thread`")
 
 
 class Retry(Section):
@@ -234,15 +256,27 @@ class Provider(Section):
 
 class McpServer(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$", description="part of its tools' names")
-    url: HttpUrl | None = Field(None, description="its streamable HTTP endpoint")
-    command: tuple[str, ...] = Field((), description="the program to start, for stdio")
-    headers: dict[HeaderName, Secret] = Field({}, description="headers sent to it")
-    allow: str = Field("", description="regular expression of the tools to offer")
-    deny: str = Field("", description="regular expression of the tools to leave out; wins")
+    url: McpUrl | None = Field(None, description="its endpoint")
+    transport: Literal["streamable-http", "sse"] = Field("streamable-http", description="how the endpoint speaks")
+    command: tuple[str, ...] = Field((), description="the program to start instead, for stdio, and its arguments")
+    env: dict[str, Secret] = Field({}, description="environment variables of that program")
+    headers: dict[HeaderName, Secret] = Field({}, description="headers sent to the endpoint")
+    allow: Pattern = Field("", description="regular expression of the tools to offer; empty: all")
+    deny: Pattern = Field("", description="regular expression of the tools to leave out; wins")
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if (self.url is None) == (not self.command):
+            raise ValueError("an MCP server needs either url or command")
+        return self
 
 
 class Actions(Section):
     dir: str = Field("actions", description="folder of action files")
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="hosts that http actions may call, such as api.example.com or *.example.com"
+    )
+    python: tuple[str, ...] = Field((), description="functions that python actions may call, as module:function")
 
 
 class Settings(BaseSettings):
@@ -291,10 +325,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
-        names = [provider.name for provider in self.providers]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two providers are called {name}")
+        for kind, entries in (("providers", self.providers), ("MCP servers", self.mcp_servers)):
+            names = [entry.name for entry in entries]
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"two {kind} are called {name}")
         return self
 
     @model_validator(mode="after")
@@ -315,9 +350,6 @@ class Settings(BaseSettings):
         providers = self.providers
         return [
             ("limits", self.limits != Limits()),
-            ("tools", self.tools != Tools()),
-            ("mcp_servers", bool(self.mcp_servers)),
-            ("actions", self.actions != Actions()),
             ("providers.retry", any(provider.retry for provider in providers)),
             ("providers.circuit_breaker", any(provider.circuit_breaker for provider in providers)),
             ("providers.dump_dir", any(provider.dump_dir for provider in providers)),

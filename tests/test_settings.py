@@ -140,8 +140,8 @@ def test_open_mode_may_listen_beyond_loopback_when_told_so() -> None:
 
 
 def test_settings_that_nothing_acts_on_yet_are_named() -> None:
-    file = '[limits]\nrate = "5/minute"\n[[mcp_servers]]\nname = "m"\nurl = "https://m.test/mcp"'
-    assert load(file).without_effect() == ["limits", "mcp_servers"]
+    file = '[limits]\nrate = "5/minute"\n[[providers]]\nname = "p"\ntype = "openai"\ndump_dir = "dumps"'
+    assert load(file).without_effect() == ["limits", "providers.dump_dir"]
 
 
 BEDROCK = {
@@ -201,3 +201,27 @@ def test_bedrock_without_boto3_does_not_start(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "boto3", None)
     assert "needs boto3, which is not installed" in refusal(provider_entry(**BEDROCK))
     assert load(provider_entry(name='"s"', type='"sandbox"')).providers[0].type == "sandbox"
+
+
+def test_mcp_servers_that_make_sense() -> None:
+    file = '[[mcp_servers]]\nname = "m"\nurl = "https://m.test/mcp/?x=1"\nallow = "^a"\n'
+    (server,) = load(file).mcp_servers
+    assert (server.url, server.allow) == ("https://m.test/mcp/?x=1", "^a")
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ('name = "m"', "an MCP server needs either url or command"),
+        ('name = "m"\nurl = "https://m.test"\ncommand = ["m"]', "an MCP server needs either url or command"),
+        ('name = "m"\nurl = "m.test"', "must be an http:// or https:// URL"),
+        ('name = "m"\nurl = "https://m.test"\nallow = "("', "is no regular expression"),
+        (
+            'name = "m"\nurl = "https://m.test"\n[[mcp_servers]]\nname = "m"\nurl = "https://n.test"',
+            "two MCP servers are",
+        ),
+    ],
+)
+def test_mcp_servers_that_make_no_sense(entry: str, problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem):
+        load(f"[[mcp_servers]]\n{entry}")
