@@ -6,8 +6,11 @@ from flask import Flask
 
 from aibridge import settings as configuration
 from aibridge.interception.gateway import Gateway, Provider
+from aibridge.interception.memory import Memory, ProcessMemory
 from aibridge.interception.recorder import BackgroundRecorder
 from aibridge.interception.spool import Spool
+from aibridge.interception.toolbox import Toolbox
+from aibridge.interception.tools import Policy, Toolbelt, allow_all
 from aibridge.providers.anthropic import anthropic_provider
 from aibridge.providers.bedrock import bedrock_provider
 from aibridge.providers.copilot import copilot_provider
@@ -17,9 +20,11 @@ from aibridge.providers.transport import HttpClient, http_client
 from aibridge.records import Recorder
 from aibridge.settings import Settings
 from aibridge.storage.database import Database
+from aibridge.storage.memory import SqlMemory
 from aibridge.storage.recorder import SqlRecorder
 from aibridge.storage.tokens import Tokens
 from aibridge.telemetry.logging import log_records
+from aibridge.toolboxes import toolboxes_of
 from aibridge.web.anthropic import ANTHROPIC_ROUTES
 from aibridge.web.bedrock import BEDROCK_ROUTES
 from aibridge.web.copilot import COPILOT_ROUTES
@@ -48,9 +53,12 @@ def create_app(
     *,
     recorder: Recorder | None = None,
     providers: Sequence[Provider] | None = None,
+    toolboxes: Sequence[Toolbox] | None = None,
+    tool_policy: Policy = allow_all,
 ) -> Flask:
     """The gateway as a WSGI application. Raises SettingsError if no `settings` are given and the environment's
-    are wrong. `recorder` replaces the database, `providers` those of the settings."""
+    are wrong. `recorder` replaces the database, `providers` and `toolboxes` those of the settings; `tool_policy`
+    is asked before every call of a tool."""
     settings = settings or Settings.load()
     database = Database(settings.database.url)
     durable = recorder or SqlRecorder(database)
@@ -64,6 +72,8 @@ def create_app(
             content=settings.recording.content,
             observers=(log_records,),
         ),
+        toolbelt=Toolbelt(toolboxes_of(settings) if toolboxes is None else toolboxes, settings.tools, tool_policy),
+        memory=_memory(settings, database, recorder),
         verify_token=Tokens(database).verify,
         problems=database.check,
         on_close=(client.close, database.dispose),
@@ -77,6 +87,12 @@ def create_app(
         app.register_blueprint(provider_blueprint(gateway, provider, routes))
     register_error_handlers(app, gateway)
     return app
+
+
+def _memory(settings: Settings, database: Database, recorder: Recorder | None) -> Memory:
+    """In the database, unless there is none or it may not hold what people and models said."""
+    stored = recorder is None and settings.recording.content == "full"
+    return SqlMemory(database) if stored else ProcessMemory()
 
 
 def gateway_of(app: Flask) -> Gateway:

@@ -1,9 +1,12 @@
 """Small real objects that stand at the rim in pure tests: a store in memory, a scripted provider, a clock."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from threading import Event, Lock
+from typing import Any
 
 from aibridge.errors import RecordRefused
+from aibridge.interception.toolbox import CallContext
+from aibridge.protocols.tools import Text, Tool, ToolResult
 from aibridge.records import Record
 from aibridge.upstream.call import Headers, UpstreamRequest, UpstreamResponse
 
@@ -86,3 +89,48 @@ class FakeClock:
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
+
+
+class FakeToolbox:
+    """Tools that are functions of their arguments and the context."""
+
+    def __init__(self, **functions: Callable[[Mapping[str, Any], CallContext], ToolResult]) -> None:
+        self.functions = functions
+        self.schemas: dict[str, Mapping[str, Any]] = {}
+        self.calls: list[tuple[str, Mapping[str, Any]]] = []
+        self.running = False
+
+    def start(self) -> None:
+        self.running = True
+
+    def close(self) -> None:
+        self.running = False
+
+    def wait_until_settled(self, seconds: float) -> bool:
+        return True
+
+    def tools(self) -> list[Tool]:
+        return [
+            Tool(
+                f"bmcp_fake_{name}",
+                name,
+                f"Does {name}.",
+                self.schemas.get(name, ANYTHING),
+                "http://fake.test/mcp",
+            )
+            for name in self.functions
+        ]
+
+    def call(self, tool: Tool, arguments: Mapping[str, Any], context: CallContext) -> ToolResult:
+        self.calls.append((tool.name, arguments))
+        return self.functions[tool.name](arguments, context)
+
+    def status(self) -> Mapping[str, Any]:
+        return {"fake": {"tools": len(self.functions)}}
+
+
+ANYTHING = {"type": "object"}
+
+
+def text_result(text: str, *, is_error: bool = False) -> ToolResult:
+    return ToolResult((Text(text),), is_error=is_error)

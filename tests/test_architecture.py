@@ -18,12 +18,15 @@ FLOORS = {
     "aibridge.protocols": 1,
     "aibridge.upstream": 2,
     "aibridge.interception": 3,
+    "aibridge.actions": 4,
+    "aibridge.mcp": 4,
     "aibridge.providers": 4,
     "aibridge.storage": 4,
     "aibridge.telemetry": 4,
     "aibridge.web": 5,
     "aibridge.serving": 6,
     "aibridge.app": 6,
+    "aibridge.toolboxes": 6,
     "aibridge.cli": 6,
     "aibridge.tabular": 6,
     "aibridge.__main__": 6,
@@ -34,10 +37,12 @@ VENDORS = {
     "anthropic": {"aibridge.providers"},
     "boto3": {"aibridge.providers"},
     "botocore": {"aibridge.providers"},
-    "httpx2": {"aibridge.providers"},
+    "httpx2": {"aibridge.providers", "aibridge.mcp"},
     "httptools": {"aibridge.providers"},
-    "requests": {"aibridge.providers"},
-    "urllib3": {"aibridge.providers"},
+    "mcp": {"aibridge.mcp"},
+    "mcp_types": {"aibridge.mcp"},
+    "requests": {"aibridge.providers", "aibridge.actions"},
+    "urllib3": {"aibridge.providers", "aibridge.actions"},
     "sqlalchemy": {"aibridge.storage"},
     "alembic": {"aibridge.storage"},
     "psycopg": {"aibridge.storage"},
@@ -52,6 +57,8 @@ VENDORS = {
 LATE_IMPORTS = {
     ("aibridge", "aibridge.app"),  # reading the settings must not import the web stack
     ("aibridge", "aibridge.settings"),
+    ("aibridge.cli", "aibridge.toolboxes"),  # starting the command is to be light
+    ("aibridge.toolboxes", "aibridge.mcp.toolbox"),  # 0.5 s and 26 MiB that only MCP servers are worth
     ("aibridge.providers.bedrock_events", "botocore.eventstream"),  # optional: only Bedrock needs it
     ("aibridge.serving.patching", "gevent"),  # optional: only that worker class needs it
 }

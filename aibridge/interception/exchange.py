@@ -9,7 +9,7 @@ import structlog
 from aibridge.errors import GatewayError, RecordingError, Unavailable
 from aibridge.interception.outcome import Verdict, judge
 from aibridge.interception.recorder import BackgroundRecorder
-from aibridge.protocols.interceptor import Interceptor, Observation
+from aibridge.protocols.interceptor import Observation, Observer
 from aibridge.records import InterceptionEnded, InterceptionStarted, Record, now, shortened
 from aibridge.upstream.call import Upstream, UpstreamRequest, UpstreamResponse
 
@@ -30,7 +30,8 @@ class Exchange:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.id = started.id
-        self.interceptor: Interceptor | None = None
+        self.actor = started.initiator_id
+        self.observer: Observer | None = None
         self._started = started
         self._recorder = recorder
         self._clock = clock
@@ -91,7 +92,7 @@ class Exchange:
             verdict = judge(observation, failure, cancelled=cancelled, sent=sent)
             verdicts.append(verdict)
             told = verdict.failure.status if verdict.failure and not sent else http_status
-            return (*observation.records, self._ended(verdict, told, observation.notes, over))
+            return (*observation.records, self._ended(verdict, told, observation, over))
 
         try:
             self._recorder.settle(make)
@@ -101,13 +102,13 @@ class Exchange:
 
     def _observe(self) -> Observation:
         try:
-            return self.interceptor.observe() if self.interceptor else _NOTHING
+            return self.observer.observe() if self.observer else _NOTHING
         except Exception:  # a bug of ours, which must neither leave the interception open nor cut the answer
             _log.exception("an answer could not be accounted for", interception_id=self.id)
             return Observation((), finished=True, notes=("the answer could not be accounted for",))
 
     def _ended(
-        self, verdict: Verdict, http_status: int | None, notes: tuple[str, ...], over: float
+        self, verdict: Verdict, http_status: int | None, observation: Observation, over: float
     ) -> InterceptionEnded:
         called = self._called
         return InterceptionEnded(
@@ -120,9 +121,9 @@ class Exchange:
             http_status=http_status,
             error_type=verdict.error_type,
             error_message=shortened(verdict.error_message) if verdict.error_message else None,
-            rounds=1 if called else 0,
+            rounds=observation.rounds if called else 0,
             attempts=self._attempts,
-            notes=notes,
+            notes=observation.notes,
             about={
                 "actor": self._started.initiator_id,
                 "provider": self._started.provider_name,

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from aibridge.interception.credentials import CredentialRules
+from aibridge.interception.memory import Memory
 from aibridge.interception.metering import Meter
 from aibridge.interception.model import Actor
 from aibridge.interception.recorder import BackgroundRecorder
+from aibridge.interception.tools import Toolbelt
 from aibridge.settings import Settings
 from aibridge.upstream.call import Headers, Upstream, UpstreamBody
 
@@ -63,6 +65,8 @@ class Gateway:
     settings: Settings
     providers: Mapping[str, Provider]
     recorder: BackgroundRecorder
+    toolbelt: Toolbelt
+    memory: Memory
     verify_token: VerifyToken
     problems: Callable[[], Sequence[str]]
     on_close: Sequence[Callable[[], None]] = ()
@@ -75,6 +79,7 @@ class Gateway:
             return
         with self._starting:
             self.recorder.start()
+            self.toolbelt.start()
             self._running.set()
 
     def close(self) -> None:
@@ -82,6 +87,7 @@ class Gateway:
         with self._starting:
             if self._running.is_set():
                 self._running.clear()
+                self.toolbelt.close()
                 self.recorder.close()
             for close in self.on_close:
                 close()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from aibridge.errors import GatewayError, UpstreamError
+from aibridge.errors import GatewayError, RoundRefused, UpstreamError
 from aibridge.protocols.interceptor import Observation, ProviderError
 from aibridge.records import Status
 
@@ -62,8 +62,8 @@ def judge(
     over = observation.finished or observation.error is not None
     if sent and over and isinstance(failure, UpstreamError):
         failure = None
-    if failure is None and observation.error is not None:
-        return Verdict("failed", category(observation.error), observation.error.message)
+    if observation.error is not None and (failure is None or isinstance(failure, RoundRefused)):
+        return Verdict("failed", category(observation.error), observation.error.message, failure)
     if failure is None and cancelled and not over:
         return Verdict("cancelled", "unknown", "the client closed the connection")
     if failure is None and not over:

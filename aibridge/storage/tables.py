@@ -1,11 +1,11 @@
-"""The tables: what an interception leaves behind, and the gateway's own tokens.
+"""The tables: what an interception leaves behind, hidden turns, and the gateway's own tokens.
 
 Names and meaning follow the published dashboards of the Go gateway, which read these tables directly. Rows
 have no foreign keys: parent and child are written in one transaction, and retention deletes children first.
 The migrations in `migrations/versions` must produce exactly this; a test compares them.
 """
 
-from sqlalchemy import Boolean, Column, Float, Index, Integer, MetaData, Table, Text
+from sqlalchemy import Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, Table, Text
 
 from aibridge.storage.column_types import Count, ForeignText, JsonObject, UtcDateTime
 
@@ -124,6 +124,17 @@ Index("ix_aibridge_model_thoughts_interception", model_thoughts.c.interception_i
 
 # Everything that belongs to an interception and goes with it.
 children = (token_usages, user_prompts, tool_usages, model_thoughts)
+
+# What clients did not see of their answers, to be put back into their next requests.
+hidden_turns = Table(
+    "aibridge_hidden_turns",
+    metadata,
+    Column("initiator_id", ForeignText, primary_key=True),
+    Column("key", ForeignText, primary_key=True),
+    Column("turn", LargeBinary, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+)
+Index("ix_aibridge_hidden_turns_expires", hidden_turns.c.expires_at)
 
 # The gateway's own tokens. A token itself is never here: only its SHA-256 and a hint to tell it by.
 tokens = Table(

@@ -13,6 +13,7 @@ from aibridge.errors import (
     GatewayError,
     InternalError,
     InvalidRequest,
+    NotSupported,
     RequestTooLarge,
     Unavailable,
     UpstreamError,
@@ -22,9 +23,10 @@ from aibridge.interception.exchange import Exchange
 from aibridge.interception.gateway import Gateway, Provider
 from aibridge.interception.headers import returned_headers, upstream_headers
 from aibridge.interception.identify import identify_client
-from aibridge.interception.loop import intercept
+from aibridge.interception.loop import Rounds, SingleRound, intercept
 from aibridge.interception.model import Actor, Credential
-from aibridge.protocols.interceptor import Payload, WireProtocol
+from aibridge.interception.tool_rounds import Question, ToolRounds
+from aibridge.protocols.interceptor import Intercept, Payload, WireProtocol
 from aibridge.protocols.relay import Opaque
 from aibridge.records import LONGEST_ID, InterceptionStarted, new_id, now
 from aibridge.settings import MIB
@@ -196,32 +198,78 @@ class _Visit:
         )
 
     def _answered(self, exchange: Exchange, payload: Payload, request: UpstreamRequest) -> Response:
-        call = partial(exchange.call, self._provider.upstream)
-        response, intercepted = self._provider.meter.call(call, request, payload, self._protocol)
-        streamed = response.is_event_stream and response.status < 400
-        if response.header("content-encoding") not in ("", "identity"):
-            streamed, exchange.interceptor = False, Opaque(response.status)
-        else:
-            exchange.interceptor = intercepted(payload, exchange.id, response.status, streamed)
-        chunks = intercept(response, exchange.interceptor)
-        answer = self._streamed if streamed else self._whole
+        rounds = self._rounds(exchange, payload, request)
+        exchange.observer = rounds
+        chunks = intercept(rounds)
+        answer = self._streamed if rounds.streamed else self._whole
         try:
-            return answer(exchange, response, chunks)
+            return answer(exchange, rounds, chunks)
         except BaseException:
             chunks.close()  # the provider hears of it before anything is recorded
             raise
 
-    def _streamed(self, exchange: Exchange, response: UpstreamResponse, chunks: Iterator[bytes]) -> Response:
+    def _rounds(self, exchange: Exchange, payload: Payload, request: UpstreamRequest) -> Rounds:
+        """The provider's answer, begun: with our tools where the request gets them, else in one round."""
+        question = self._question(exchange, payload)
+        if question is None:
+            response, intercepted = self._asked(exchange, payload, request)
+            return self._single(exchange, payload, response, intercepted)
+
+        def ask(body: bytes) -> UpstreamResponse:
+            response, _ = self._asked(exchange, replace(payload, body=body), replace(request, body=body))
+            return response
+
+        response = ask(question.request.body())
+        if response.status >= 400:
+            return self._single(exchange, payload, response, self._protocol.intercept)
+        return ToolRounds(question, response, ask, self._gateway.toolbelt, self._gateway.memory)
+
+    def _asked(
+        self, exchange: Exchange, payload: Payload, request: UpstreamRequest
+    ) -> tuple[UpstreamResponse, Intercept]:
+        call = partial(exchange.call, self._provider.upstream)
+        return self._provider.meter.call(call, request, payload, self._protocol)
+
+    def _single(
+        self, exchange: Exchange, payload: Payload, response: UpstreamResponse, intercepted: Intercept
+    ) -> SingleRound:
+        if response.header("content-encoding") not in ("", "identity"):
+            return SingleRound(response, Opaque(response.status), streamed=False)
+        streamed = response.is_event_stream and response.status < 400
+        interceptor = intercepted(payload, exchange.id, response.status, streamed)
+        return SingleRound(response, interceptor, streamed=streamed)
+
+    def _question(self, exchange: Exchange, payload: Payload) -> Question | None:
+        """The request with the tools that it gets; None if it gets none, or cannot be edited, in which case the
+        provider is to judge it. Raises NotSupported."""
+        tooling = self._protocol.tooling
+        catalogue = self._gateway.toolbelt.catalogue(payload, tooling)
+        if catalogue is None:
+            return None
+        refusal = tooling.unsupported(payload)
+        if refusal is not None:
+            raise NotSupported(refusal)
+        keys = tooling.keys(payload)
+        recalled = self._gateway.memory.recall(exchange.actor, keys) if keys else {}
+        try:
+            parallel = self._gateway.settings.tools.parallel
+            request = tooling.request(payload, catalogue.tools, recalled, parallel)
+        except ValueError:
+            return None
+        return Question(self._protocol, payload, request, catalogue, exchange.actor, exchange.id)
+
+    def _streamed(self, exchange: Exchange, rounds: Rounds, chunks: Iterator[bytes]) -> Response:
         patience = self._gateway.settings.server.ping_interval
-        first = opening(chunks, self._gone, patience)
+        first = opening(chunks, self._gone, patience, lambda: self._protocol.ping if rounds.must_speak else b"")
         exchange.first_byte()
         stream = AnswerStream(exchange, first, chunks, self._protocol, gone=self._gone, ping_interval=patience)
-        kept = [pair for pair in returned_headers(response.headers) if pair[0] != "content-type"]
+        kept = [pair for pair in returned_headers(rounds.response.headers) if pair[0] != "content-type"]
         headers = [*SSE_HEADERS, *kept, (INTERCEPTION_ID, exchange.id)]
-        return Response(stream, response.status, headers, direct_passthrough=True)
+        return Response(stream, rounds.response.status, headers, direct_passthrough=True)
 
-    def _whole(self, exchange: Exchange, response: UpstreamResponse, chunks: Iterator[bytes]) -> Response:
+    def _whole(self, exchange: Exchange, rounds: Rounds, chunks: Iterator[bytes]) -> Response:
         body = b"".join(_bounded(chunks, self._gone))
+        response = rounds.response
         exchange.first_byte()
         verdict = exchange.settle(response.status)
         if verdict.failure is not None:

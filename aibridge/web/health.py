@@ -18,9 +18,10 @@ def health_blueprint(gateway: Gateway) -> Blueprint:
     def readyz() -> Response:
         gateway.start()
         reasons = gateway.unready()
+        tools = gateway.toolbelt.status()  # told, but no reason: a tool that is down costs requests nothing
         if reasons:
-            return _json(503, {"status": "not ready", "reasons": reasons})
-        return _json(200, {"status": "ready", "providers": sorted(gateway.providers)})
+            return _json(503, {"status": "not ready", "reasons": reasons, **tools})
+        return _json(200, {"status": "ready", "providers": sorted(gateway.providers), **tools})
 
     blueprint.add_url_rule("/", "warm_up", warm_up, methods=["GET", "HEAD"])
     blueprint.add_url_rule("/api/hello", "hello", warm_up, methods=["GET", "HEAD"])

@@ -29,22 +29,25 @@ class StreamCut(ConnectionResetError):
         super().__init__(errno.ECONNRESET, "the answer was cut")
 
 
-def opening(chunks: Iterator[bytes], gone: Callable[[], bool], patience: float) -> bytes:
+def opening(
+    chunks: Iterator[bytes], gone: Callable[[], bool], patience: float, words: Callable[[], bytes]
+) -> bytes:
     """The first bytes, from which on the answer is a 200 for good.
 
     A stream that holds no event at all is an error, so comments alone wait for an event, though not longer than
-    `patience` seconds. Raises UpstreamError (also if the stream ends like that) and ClientGone.
+    `patience` seconds; as long as there is nothing else, `words` tells what the gateway has to say after that
+    time, if anything. Raises UpstreamError (also if the stream ends like that) and ClientGone.
     """
     held, since = b"", time.monotonic()
     for chunk in chunks:
         if not chunk and gone():
             raise ClientGone
-        if not held:
+        if chunk and not held:
             since = time.monotonic()
         held += chunk
         late = time.monotonic() - since > patience or len(held) > OPENING_LIMIT
-        if has_event(held) or (held and late):
-            return held
+        if has_event(held) or (late and (held or words())):
+            return held or words()
     raise UpstreamError("the provider's stream ended without a single event")
 
 
@@ -78,7 +81,7 @@ class AnswerStream:
         except ClientGone:
             self.close()
             raise StreamCut from None
-        except UpstreamError as error:
+        except GatewayError as error:
             failure = error
         except Exception:
             _log.exception("a bug of the gateway", interception_id=self._exchange.id)

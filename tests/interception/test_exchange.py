@@ -9,16 +9,18 @@ from aibridge.errors import RecordingError, Unavailable, UpstreamError, Upstream
 from aibridge.interception import recorder as recorder_module
 from aibridge.interception.exchange import Exchange
 from aibridge.interception.gateway import Gateway
-from aibridge.interception.loop import intercept
+from aibridge.interception.loop import SingleRound, intercept
+from aibridge.interception.memory import ProcessMemory
 from aibridge.interception.outcome import category, judge
 from aibridge.interception.recorder import BackgroundRecorder
 from aibridge.interception.spool import Spool
+from aibridge.interception.tools import Toolbelt
 from aibridge.protocols.interceptor import Observation, ProviderError
 from aibridge.protocols.messages import MESSAGES
 from aibridge.records import InterceptionEnded, TokenUsage, shortened
-from aibridge.settings import Settings
+from aibridge.settings import Settings, Tools
 from aibridge.upstream.call import IDLE, UpstreamRequest
-from tests.fakes import FakeClock, FakeUpstream, MemoryRecorder
+from tests.fakes import FakeClock, FakeToolbox, FakeUpstream, MemoryRecorder
 from tests.interception.samples import started
 
 REQUEST = UpstreamRequest("/v1/messages", (("x-api-key", "sk-secret"),), b"{}")
@@ -46,8 +48,9 @@ def the_end(store: MemoryRecorder) -> InterceptionEnded:
 
 def run(exchange: Exchange, upstream: FakeUpstream) -> bytes:
     response = exchange.call(upstream, REQUEST)
-    exchange.interceptor = MESSAGES.intercept(MESSAGES.parse(b"{}"), exchange.id, response.status, False)
-    body = b"".join(intercept(response, exchange.interceptor))
+    interceptor = MESSAGES.intercept(MESSAGES.parse(b"{}"), exchange.id, response.status, False)
+    exchange.observer = rounds = SingleRound(response, interceptor, streamed=False)
+    body = b"".join(intercept(rounds))
     exchange.first_byte()
     return body
 
@@ -89,7 +92,7 @@ def test_an_answer_that_cannot_be_accounted_for_is_delivered_and_ended(
 
     exchange = Exchange(started(), recorder, arrived=0)
     exchange.begin()
-    exchange.interceptor = Broken()
+    exchange.observer = Broken()
     assert exchange.settle(200).status == "completed"
     assert the_end(store).notes
 
@@ -204,19 +207,24 @@ def test_a_client_that_leaves_after_the_end_has_cancelled_nothing() -> None:
 def test_a_gateway_starts_and_closes_once(store: MemoryRecorder, tmp_path: Path) -> None:
     closed: list[str] = []
     recorder = BackgroundRecorder(store, Spool(tmp_path))
+    toolbox = FakeToolbox()
     gateway = Gateway(
         settings=Settings(),
         providers={},
         recorder=recorder,
+        toolbelt=Toolbelt([toolbox], Tools()),
+        memory=ProcessMemory(),
         verify_token=lambda _: None,
         problems=lambda: ["the schema is old"],
         on_close=(lambda: closed.append("database"),),
     )
     gateway.start()
     gateway.start()
+    running = [toolbox.running]
     recorder.begin(started())
     recorder._degraded.set()
     assert gateway.unready() == ["the schema is old", "records wait in the spool"]
     gateway.close()
     gateway.close()
+    assert [*running, toolbox.running] == [True, False]
     assert closed == ["database", "database"]

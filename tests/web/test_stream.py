@@ -21,6 +21,11 @@ START = encode("message_start", b'{"type":"message_start","message":{"id":"m","u
 STOP = encode("message_stop", b'{"type":"message_stop"}')
 ERROR = b"event: error\ndata: {"
 
+
+def nothing_to_say() -> bytes:
+    return b""
+
+
 Step = bytes | float | Exception
 
 
@@ -34,12 +39,13 @@ class Scene:
         self.recorder.start()
         self.exchange = Exchange(started(), self.recorder, arrived=0)
         self.exchange.begin()
-        self.exchange.interceptor = MESSAGES.intercept(MESSAGES.parse(b"{}"), "i1", 200, True)
+        self.interceptor = MESSAGES.intercept(MESSAGES.parse(b"{}"), "i1", 200, True)
+        self.exchange.observer = self.interceptor
         self.gone = False
         self.provider_released = False
         self._steps = steps
         chunks = self._chunks()
-        first = opening(chunks, lambda: self.gone, 10)
+        first = opening(chunks, lambda: self.gone, 10, nothing_to_say)
         self.stream = AnswerStream(
             self.exchange,
             first,
@@ -51,12 +57,11 @@ class Scene:
         )
 
     def _chunks(self) -> Generator[bytes]:
-        assert self.exchange.interceptor is not None
         try:
             for step in self._steps:
                 match step:
                     case bytes():
-                        yield self.exchange.interceptor.feed(step)
+                        yield self.interceptor.feed(step)
                     case Exception():
                         raise step
                     case _:
@@ -171,15 +176,24 @@ def test_a_bug_of_ours_is_an_error_event_without_details(tmp_path: Path) -> None
 @pytest.mark.parametrize("chunks", [[], [IDLE], [b": comment\n\n"], [b"<html>"]])
 def test_a_stream_without_an_event_is_an_upstream_error(chunks: list[bytes]) -> None:
     with pytest.raises(UpstreamError, match="without a single event"):
-        opening(iter(chunks), lambda: False, 10)
+        opening(iter(chunks), lambda: False, 10, nothing_to_say)
 
 
 def test_comments_wait_for_an_event_but_not_for_ever() -> None:
-    assert opening(iter([b": hi\n\n", IDLE, b"event", b": x"]), lambda: False, 10) == b": hi\n\nevent: x"
-    assert opening(iter([b": hi\n\n", IDLE]), lambda: False, -1) == b": hi\n\n"
-    assert opening(iter([b":" * 70_000]), lambda: False, 10) == b":" * 70_000
+    def begun(*chunks: bytes, patience: float = 10) -> bytes:
+        return opening(iter(chunks), lambda: False, patience, nothing_to_say)
+
+    assert begun(b": hi\n\n", IDLE, b"event", b": x") == b": hi\n\nevent: x"
+    assert begun(b": hi\n\n", IDLE, patience=-1) == b": hi\n\n"
+    assert begun(b":" * 70_000) == b":" * 70_000
+
+
+def test_the_gateway_speaks_first_where_it_must() -> None:
+    """While a tool runs and the provider has given nothing to show."""
+    assert opening(iter([IDLE, IDLE]), lambda: False, -1, lambda: b": ping\n\n") == b": ping\n\n"
+    assert opening(iter([b"data: x", IDLE]), lambda: False, -1, lambda: b": ping\n\n") == b"data: x"
 
 
 def test_a_client_that_leaves_before_the_first_bytes_is_noticed() -> None:
     with pytest.raises(ClientGone):
-        opening(iter([IDLE]), lambda: True, 10)
+        opening(iter([IDLE]), lambda: True, 10, nothing_to_say)
