@@ -1,4 +1,5 @@
 # make run    serve on http://127.0.0.1:8080 (settings: aibridge.toml or environment; README.md)
+#             make run TOOLS=1: with the example tools (docs/tools.md)
 # make test   the whole suite
 # make lint   ruff (check and format) and mypy --strict
 # Each makes .venv first and installs the pinned packages into it; only Python 3.11+ has to be there.
@@ -10,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .PHONY: run test lint coverage requirements clean
 
 run: .venv/runtime
-	exec $(BIN)/aibridge serve
+	exec env $(if $(TOOLS),AIBRIDGE_CONFIG=examples/tools.toml) $(BIN)/aibridge serve
 
 test: .venv/development
 	$(BIN)/coverage erase

@@ -13,12 +13,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 import click
 import orjson
 
 from aibridge import __version__
+from aibridge.actions.store import Entry, check_folder
+from aibridge.protocols.tools import Tool
 from aibridge.records import now
 from aibridge.settings import Settings, SettingsError, effective
 from aibridge.storage import queries
@@ -33,6 +36,8 @@ GUNICORN = ("-m", "gunicorn", "-c", "python:aibridge.serving.gunicorn_conf", "ai
 UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes"}
 
 PROMPT_WIDTH = 48  # of a prompt in a list
+DESCRIPTION_WIDTH = 60
+SETTLE_SECONDS = 15.0  # that MCP servers get to connect
 TEXT_LIMIT = 2000  # characters of a text that `sessions show` prints; --json has all of it
 
 USAGE_FIELDS = (
@@ -311,6 +316,88 @@ def _step_parts(step: Step) -> Iterator[tuple[str, str]]:
             yield "tool error", call.invocation_error
     if step.error_type or step.error_message:
         yield one_line(f"error {step.error_type or ''}"), step.error_message or ""
+
+
+@main.group("tools")
+def tools_group() -> None:
+    """The tools that the gateway puts into requests."""
+
+
+@tools_group.command("list")
+@as_json
+def list_tools(as_json: bool) -> None:
+    """Connect to the MCP servers, read the actions, and list the tools that they give.
+
+    Status 1 if a server is down.
+    """
+    from aibridge.toolboxes import toolboxes_of  # noqa: PLC0415  heavy; the other commands do without
+
+    toolboxes = toolboxes_of(_settings())
+    for toolbox in toolboxes:
+        toolbox.start()
+    try:
+        settled = [toolbox.wait_until_settled(SETTLE_SECONDS) for toolbox in toolboxes]
+        found = sorted((tool for box in toolboxes for tool in box.tools()), key=lambda tool: tool.wire_name)
+        status = {name: value for box in toolboxes for name, value in box.status().items()}
+    finally:
+        for toolbox in toolboxes:
+            toolbox.close()
+    down = {name: server["error"] for name, server in status.get("mcp_servers", {}).items() if "error" in server}
+    if as_json:
+        click.echo(_json({"tools": [_tool_values(tool) for tool in found], **status}))
+    else:
+        rows = [(tool.wire_name, tool.server, one_line(tool.description, DESCRIPTION_WIDTH)) for tool in found]
+        _show_table(("tool", "server", "description"), rows, "no tools")
+        for name, error in down.items():
+            click.echo(f"MCP server {name} is down: {error}", err=True)
+    sys.exit(bool(down) or not all(settled))
+
+
+def _tool_values(tool: Tool) -> dict[str, Any]:
+    fields = ("wire_name", "name", "server", "description", "schema")
+    return {name: getattr(tool, name) for name in fields}
+
+
+@main.group()
+def actions() -> None:
+    """Tools of your own, as Markdown files."""
+
+
+@actions.command("check")
+@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(exists=True, file_okay=False))
+@as_json
+def check_actions(folder: str | None, as_json: bool) -> None:
+    """Read the action files of DIR, or of actions.dir, and tell what is wrong with them."""
+    configured = _settings().actions
+    try:
+        found = check_folder(configured, Path(folder or configured.dir))
+    except OSError as error:
+        raise click.ClickException(f"{folder or configured.dir} cannot be read: {error.strerror}") from None
+    if as_json:
+        click.echo(_json([_action_values(entry) for entry in found]))
+    else:
+        click.echo("\n".join(map(_action_line, found)) or "no action files")
+    sys.exit(any(entry.problem for entry in found))
+
+
+def _action_values(entry: Entry) -> dict[str, Any]:
+    """What --json tells of a file; `line` and `problem` are null for a good one, the others for a bad one."""
+    manifest = entry.action.manifest if entry.action else None
+    return {
+        "file": entry.file,
+        "name": manifest and manifest.name,
+        "kind": manifest and manifest.run.kind,
+        "enabled": manifest and manifest.enabled,
+        "line": entry.problem and entry.problem.line,
+        "problem": entry.problem and entry.problem.message,
+    }
+
+
+def _action_line(entry: Entry) -> str:
+    if entry.action is None:
+        return one_line(str(entry.problem))
+    manifest = entry.action.manifest
+    return f"{entry.file}: ok, {manifest.name} ({manifest.run.kind}{'' if manifest.enabled else ', disabled'})"
 
 
 def _settings() -> Settings:

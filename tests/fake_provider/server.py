@@ -181,6 +181,10 @@ class FakeProvider:
             raise TimeoutError("the request body did not arrive whole")
         return received
 
+    def wait_until_all_is_closed(self, within: float = DEADLINE) -> None:
+        """Until no connection is open any more."""
+        _until(lambda: not self._sockets, within, "end of all connections")
+
     def reset(self) -> None:
         """Forget script and requests; answers still under way end."""
         with self._news:
@@ -227,8 +231,8 @@ class FakeProvider:
         except (OSError, PeerGone, ValueError):
             return
         finally:
-            self._sockets.discard(connection)
             connection.close()
+            self._sockets.discard(connection)
 
     def _announce(self, received: Received) -> None:
         with self._news:

@@ -92,6 +92,7 @@ def test_a_connection_that_the_provider_closed_meanwhile_is_not_used(
 ) -> None:
     fake.reply(Reply.json({"n": 1}).but(ending="close"), Reply.json({"n": 2}))
     assert read(provider.upstream(REQUEST)) == b'{"n": 1}'
+    fake.wait_until_all_is_closed()
     assert read(provider.upstream(REQUEST)) == b'{"n": 2}'
     assert [request.connection for request in fake.received] == [1, 2]
 
