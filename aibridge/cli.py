@@ -30,6 +30,7 @@ from aibridge.storage.purge import purge
 from aibridge.storage.queries import Grouping, SessionSummary, Step, TokenSum, Usage
 from aibridge.storage.tokens import Token, Tokens
 from aibridge.tabular import Cell, indented, one_line, table, toml
+from aibridge.telemetry.logging import configure_logging
 
 GUNICORN = ("-m", "gunicorn", "-c", "python:aibridge.serving.gunicorn_conf", "aibridge.serving.wsgi:app")
 
@@ -332,6 +333,7 @@ def list_tools(as_json: bool) -> None:
     """
     from aibridge.toolboxes import toolboxes_of  # noqa: PLC0415  heavy; the other commands do without
 
+    configure_logging()
     toolboxes = toolboxes_of(_settings())
     for toolbox in toolboxes:
         toolbox.start()

@@ -1,10 +1,10 @@
 """The toolbox: what it offers, what it tells of itself, and what becomes of a tool whose file has changed."""
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from structlog.testing import capture_logs
@@ -81,12 +81,12 @@ def test_a_missing_argument_is_told(workshop: Workshop) -> None:
 
 
 def test_what_nobody_foresaw_is_told_without_its_text(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    def cannot_start(thread: Thread) -> None:
-        raise RuntimeError("can't start new thread for hush")
+    def cannot_start(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start a process for hush")
 
-    workshop.write('kind = "http"\nurl = "http://127.0.0.1:1/"')
+    workshop.write('kind = "command"\nargv = ["echo"]')
     workshop.problems()
-    monkeypatch.setattr(Thread, "start", cannot_start)
+    monkeypatch.setattr(subprocess, "Popen", cannot_start)
     with capture_logs() as logs, pytest.raises(ToolFailed, match="the gateway failed to run it"):
         workshop.result()
     assert [(line["action"], line["error"]) for line in logs] == [("sample", "RuntimeError")]

@@ -1,7 +1,7 @@
 """HTTP actions, over `requests`: one pool of connections, no redirects, no cookies, no .netrc.
 
-`requests` bounds each wait for a socket, not the whole call. So a second thread watches the clock and shuts the
-connection down, which ends any wait, also for a server that sends a byte now and then.
+`requests` bounds each wait for a socket, not the whole call, so the clock is looked at after every piece of a
+body.
 """
 
 import base64
@@ -12,15 +12,15 @@ from typing import Any
 from urllib.parse import quote, unquote, urlencode, urljoin, urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
 from aibridge.actions.hosts import allowed
 from aibridge.actions.interpolation import Absence, Arguments, filled, filled_text, json_text, text
 from aibridge.actions.manifest import CONTROL, HttpRun
 from aibridge.actions.runners.call import Call
-from aibridge.actions.runners.interruption import Interruptible, InterruptibleAdapter
 from aibridge.actions.runners.output import Head, Output
-from aibridge.actions.runners.time_limit import TICK
+from aibridge.actions.runners.time_limit import TICK, TimeLimit
 from aibridge.actions.secrets import Secrets, is_reference
 from aibridge.interception.toolbox import ToolFailed
 from aibridge.protocols.tools import Image
@@ -39,7 +39,7 @@ class HttpRunner:
         self._allowed_hosts = allowed_hosts
         self._session = requests.Session()
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, InterruptibleAdapter(pool_maxsize=32))
+            self._session.mount(scheme, HTTPAdapter(pool_maxsize=32))
 
     def close(self) -> None:
         self._session.close()
@@ -51,13 +51,10 @@ class HttpRunner:
         if not allowed(str(request.url), self._allowed_hosts):
             raise ToolFailed(f"the host {host} is not in actions.allowed_hosts")
         try:
-            with Interruptible() as connection, call.limit.interrupting(connection.interrupt):
-                output = self._answer(request, call)
+            return self._answer(request, call)
         except (requests.RequestException, HTTPError, OSError) as error:
             call.limit.check()
             raise ToolFailed(_reason(error, host)) from None
-        call.limit.check()  # an interrupted answer may look like a whole one
-        return output
 
     def _answer(self, request: requests.PreparedRequest, call: Call) -> Output:
         """By the adapter, as Session.send reads a redirect's body whole, even of one that it does not follow."""
@@ -67,7 +64,7 @@ class HttpRunner:
         timeout = (min(CONNECT_TIMEOUT, left), left)
         response = self._session.get_adapter(url).send(request, timeout=timeout, **settings)
         try:
-            return _output(response, call.max_output_bytes)
+            return _output(response, call)
         finally:
             response.close()
 
@@ -158,15 +155,15 @@ def _reason(error: Exception, host: str) -> str:
     return f"the answer of {host} broke off or made no sense"
 
 
-def _output(response: requests.Response, max_output_bytes: int) -> Output:
+def _output(response: requests.Response, call: Call) -> Output:
     status = response.status_code
     if "location" in response.headers and 300 <= status < 400:
         return Output(introduction=_redirect(response), is_error=True)
-    head = _read(response, max_output_bytes)
+    head = _read(response, call.max_output_bytes, call.limit)
     kind = Message()
     kind["content-type"] = response.headers.get("content-type", "text/plain")
     if 200 <= status < 300:
-        return _content(head, kind, max_output_bytes)
+        return _content(head, kind, call.max_output_bytes)
     content = _content(head, kind, 0)
     introduction = f"HTTP status {status}\n{content.introduction}".strip()
     return replace(content, introduction=introduction, is_error=True)
@@ -180,11 +177,12 @@ def _redirect(response: requests.Response) -> str:
     return f"HTTP status {response.status_code}: a redirect to {host}, which is not followed"
 
 
-def _read(response: requests.Response, limit: int) -> Head:
-    """The body's beginning, decompressed. Raises HTTPError if it breaks off."""
-    head = Head(limit)
+def _read(response: requests.Response, size: int, limit: TimeLimit) -> Head:
+    """The body's beginning, decompressed. Raises HTTPError if it breaks off, ToolFailed when the time is over."""
+    head = Head(size)
     while not head.is_cut and (chunk := response.raw.read1(_CHUNK, decode_content=True)):
         head.feed(chunk)
+        limit.check()
     return head
 
 
