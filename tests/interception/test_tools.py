@@ -1,8 +1,10 @@
 """What a request is offered, and the one door to every call."""
 
+import json
+import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +13,10 @@ import pytest
 from aibridge.interception.calls import PLACES, Asker, Calls
 from aibridge.interception.toolbox import CallContext, ToolFailed, wire_name
 from aibridge.interception.tools import Catalogue, Outcome, Toolbelt, bounded
+from aibridge.protocols.chat_completions import CHAT_COMPLETIONS
+from aibridge.protocols.interceptor import WireProtocol
 from aibridge.protocols.messages import MESSAGES
+from aibridge.protocols.responses import RESPONSES
 from aibridge.protocols.tools import Image, Text, Tool, ToolCall, ToolResult
 from aibridge.settings import Tools
 from tests.fakes import FakeClock, FakeToolbox, text_result
@@ -384,3 +389,58 @@ def test_a_tools_own_timeout_counts_before_the_general_one() -> None:
     call = ToolCall("c", "bmcp_x", "{}")
     assert toolbelt.deadline(Catalogue((tool,), {}), call, 9999) == clock.now + 3
     assert toolbelt.deadline(Catalogue((tool,), {}), call, clock.now + 1) == clock.now + 1
+
+
+# --- prompt caches -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", [MESSAGES, CHAT_COMPLETIONS, RESPONSES], ids=lambda protocol: protocol.name)
+def test_the_same_request_and_catalogue_give_the_same_bytes(protocol: WireProtocol) -> None:
+    """Whatever the order in which the toolboxes tell their tools: 1,000 random requests."""
+    chance = random.Random(4711)
+    toolbox = FakeToolbox(**{f"tool_{number}": echo for number in range(12)})
+    toolbelt = belt(toolbox)
+
+    def body_of(request: bytes) -> bytes:
+        functions = list(toolbox.functions.items())
+        chance.shuffle(functions)
+        toolbox.functions = dict(functions)
+        payload = protocol.parse(request)
+        catalogue = toolbelt.catalogue(payload, protocol.tooling)
+        assert catalogue is not None
+        return protocol.tooling.request(payload, catalogue.tools, {}, True).body()
+
+    for _ in range(1000):
+        request = random_request(chance, protocol.name)
+        first = body_of(request)
+        assert first == body_of(request)
+        assert b"bmcp_fake_tool_0" in first
+
+
+def random_request(chance: random.Random, protocol: str) -> bytes:
+    words = ["rain", "Zürich", "\u2028", '"', "雨", "x" * 50]
+
+    def value(depth: int) -> Any:
+        kinds: list[Callable[[], Any]] = [
+            chance.random,
+            lambda: chance.randint(0, 2**70),
+            lambda: chance.choice(words),
+            lambda: None,
+        ]
+        if depth:
+            kinds += [
+                lambda: [value(depth - 1) for _ in range(chance.randint(0, 3))],
+                lambda: {chance.choice(words): value(depth - 1) for _ in range(chance.randint(0, 3))},
+            ]
+        return chance.choice(kinds)()
+
+    turns = [{"role": chance.choice(["user", "system"]), "content": chance.choice(words)} for _ in range(3)]
+    own = {"name": "Read", "input_schema": value(2)}
+    fields = [
+        ("input" if protocol == "responses" else "messages", turns),
+        ("model", chance.choice(words)),
+        ("tools", chance.choice([None, [], [own]])),
+        *((f"x_{number}", value(3)) for number in range(chance.randint(0, 4))),
+    ]
+    chance.shuffle(fields)
+    return json.dumps(dict(fields), ensure_ascii=chance.random() < 0.5, indent=chance.choice([None, 2])).encode()
