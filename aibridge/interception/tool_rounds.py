@@ -25,6 +25,8 @@ from aibridge.protocols.tools import ToolCall
 from aibridge.records import ToolUsage
 from aibridge.upstream.call import IDLE, UpstreamResponse
 
+LARGEST_ROUND = 128 * 1024 * 1024  # bytes of one answer of the provider's
+
 _log = structlog.get_logger("aibridge.tools")
 
 Ask = Callable[[bytes], UpstreamResponse]
@@ -67,6 +69,7 @@ class ToolRounds:
         self._clock = clock
         self._latest = clock() + toolbelt.settings.loop_timeout
         self._composer = question.request.compose(event_stream=self.streamed)
+        self._size = 0  # of what the provider has sent in this round
         self._observers = [self._observer(question.payload, response)]
         self._past: list[Round] = []
         self._usages: list[list[ToolUsage]] = [[]]  # of each round's calls
@@ -76,6 +79,9 @@ class ToolRounds:
         self._refused = False  # the provider refused a later round, and its refusal is the answer
 
     def feed(self, chunk: bytes) -> bytes:
+        self._size += len(chunk)
+        if self._size > LARGEST_ROUND:
+            raise UpstreamError("the provider's answer is too large")
         self._observers[-1].feed(chunk)
         return chunk if self._refused else self._composer.feed(chunk)
 
@@ -99,6 +105,8 @@ class ToolRounds:
             return b""
         if self._unreported and self._composer.empty and not self.streamed:
             raise ToolLoopLimit("the model kept calling tools until no further round was allowed")
+        if self._past and not self._composer.response_id:
+            raise UpstreamError("the provider's answer to a later round of the tool loop makes no sense")
         self._remember()
         return self._composer.finish()
 
@@ -115,13 +123,16 @@ class ToolRounds:
 
     def _records(self, seen: Observation, usages: Sequence[ToolUsage]) -> Iterator[Observed]:
         """A round's records; of the calls of our tools those that were run have told themselves."""
+        told = {each.provider_tool_call_id: each for each in seen.records if isinstance(each, ToolUsage)}
         run = {usage.provider_tool_call_id for usage in usages}
         for record in seen.records:
             if not isinstance(record, ToolUsage) or record.metadata or record.tool not in self._question.catalogue:
                 yield record
             elif record.provider_tool_call_id not in run:
                 yield self._not_run(record)
-        yield from usages
+        for usage in usages:
+            known = told.get(usage.provider_tool_call_id)
+            yield replace(usage, provider_item_id=known.provider_item_id) if known else usage
 
     def _called(self, calls: Sequence[ToolCall]) -> Generator[bytes, None, list[Outcome]]:
         question = self._question
@@ -143,7 +154,7 @@ class ToolRounds:
     def _asked_again(self) -> Generator[bytes]:
         body = self._question.request.body(self._past, last=self._last)
         response = yield from in_background(lambda: self._ask(body), lambda late: late.body.close())
-        observer = self._observer(replace(self._question.payload, prompt=None), response)
+        observer = self._observer(replace(self._question.payload, body=body, prompt=None), response)
         self._observers.append(observer)
         self._usages.append([])
         if response.status >= 400 and self.streamed:
@@ -158,6 +169,7 @@ class ToolRounds:
             response.body.close()
             raise UpstreamError("the provider's answer changed its form in a later round of the tool loop")
         self.response = response
+        self._size = 0
 
     def _observer(self, payload: Payload, response: UpstreamResponse) -> Interceptor:
         """Raises UpstreamError for an answer that cannot be read: our tools' calls in it would reach the

@@ -21,7 +21,7 @@ from referencing.exceptions import Unresolvable
 
 from aibridge.interception.toolbox import CallContext, Toolbox, ToolFailed
 from aibridge.protocols.interceptor import Payload, Tooling
-from aibridge.protocols.reading import parsed_object
+from aibridge.protocols.reading import exact_object
 from aibridge.protocols.tools import Image, Text, Tool, ToolCall, ToolResult
 from aibridge.records import LONGEST_ID, ToolUsage, shortened
 from aibridge.settings import Tools
@@ -60,6 +60,9 @@ class Outcome:
     usage: ToolUsage
 
 
+NOTHING = Catalogue((), {})
+
+
 class Toolbelt:
     """All toolboxes of the process. `policy` has the last word on every call."""
 
@@ -75,6 +78,7 @@ class Toolbelt:
         self.settings = settings
         self._policy = policy
         self._clock = clock
+        self._left_out: tuple[str, ...] = ()
 
     def start(self) -> None:
         for toolbox in self._toolboxes:
@@ -87,19 +91,22 @@ class Toolbelt:
     def status(self) -> dict[str, Any]:
         return {name: value for toolbox in self._toolboxes for name, value in toolbox.status().items()}
 
-    def catalogue(self, payload: Payload, tooling: Tooling) -> Catalogue | None:
-        """What is offered to this request; None if it gets no tools."""
-        if not self._toolboxes or self._skips(payload, tooling):
-            return None
+    @property
+    def in_use(self) -> bool:
+        """Whether there is anything to offer, now or at another time."""
+        return any(toolbox.status() for toolbox in self._toolboxes)
+
+    def catalogue(self, payload: Payload, tooling: Tooling) -> Catalogue:
+        """What is offered to this request, which may be nothing."""
+        if self._skips(payload, tooling):
+            return NOTHING
         taken = tooling.client_tools(payload)
         offers = self._offers()
         ours = sorted(offers.keys() - taken)
         if tooling.most_tools is not None and len(ours) + len(taken) > tooling.most_tools:
             room = max(0, tooling.most_tools - len(taken))
-            _log.warning("too many tools for the provider", left_out=ours[room:], most=tooling.most_tools)
+            self._tell_left_out(tuple(ours[room:]))
             ours = ours[:room]
-        if not ours:
-            return None
         return Catalogue(
             tuple(offers[name][0] for name in ours),
             {name: toolbox for name in ours for toolbox in [offers[name][1]]},
@@ -136,6 +143,12 @@ class Toolbelt:
         }
         return reason is not None and not unskipped.get(reason, False)
 
+    def _tell_left_out(self, names: tuple[str, ...]) -> None:
+        """Once, as long as it is the same."""
+        if names != self._left_out:
+            self._left_out = names
+            _log.warning("too many tools for a provider", left_out=names)
+
     def _offers(self) -> dict[str, tuple[Tool, Toolbox]]:
         """By wire name; of two tools with one name that of the first toolbox counts."""
         offers: dict[str, tuple[Tool, Toolbox]] = {}
@@ -164,17 +177,19 @@ class Toolbelt:
 
 
 def valid_arguments(tool: Tool, written: str) -> dict[str, Any]:
-    """The arguments as the tool's schema wants them. Raises ToolFailed with what the model did wrong."""
-    arguments = parsed_object(written.encode("utf-8", "replace") or b"{}")
+    """The arguments as the tool's schema wants them. Raises ToolFailed with what is wrong."""
+    arguments = exact_object(written.encode("utf-8", "replace") or b"{}")
     if arguments is None:
         raise ToolFailed(f"the arguments are not a JSON object: {shortened(written, 200)}")
     try:
         error = jsonschema.exceptions.best_match(_validator(orjson.dumps(tool.schema)).iter_errors(arguments))
-    except (Unresolvable, RecursionError):
-        _log.warning("the schema of a tool cannot be followed", tool=tool.name, server=tool.server)
-        return arguments
-    if error is not None:
-        raise ToolFailed(f"the arguments are not valid: {error.json_path}: {shortened(error.message, 500)}")
+        problem = f"{error.json_path}: {shortened(error.message, 500)}" if error is not None else ""
+    except RecursionError:
+        raise ToolFailed("the arguments are nested too deeply") from None
+    except Unresolvable:
+        raise ToolFailed("the schema of the tool refers to something that is not there") from None
+    if problem:
+        raise ToolFailed(f"the arguments are not valid: {problem}")
     return arguments
 
 

@@ -24,8 +24,8 @@ def in_background(
             try:
                 return future.result(MOMENT)
             except TimeoutError:
-                if future.done():
-                    raise
+                if future.done():  # just now, or what it raises is a TimeoutError of its own
+                    return future.result()
                 yield IDLE
     except GeneratorExit:
         future.add_done_callback(lambda done: None if done.exception() else discard(done.result()))

@@ -6,13 +6,16 @@ what is left.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import mcp_types
 from jsonschema import Draft202012Validator, SchemaError
 from jsonschema.validators import validator_for
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
 
 from aibridge.interception.toolbox import wire_name
 from aibridge.protocols.tools import Tool
@@ -104,4 +107,22 @@ def what_is_wrong(schema: Any) -> str:
         validator_for(schema, default=Draft202012Validator).check_schema(schema)
     except SchemaError as error:
         return f"its input schema is invalid: {error.message}"
-    return "" if isinstance(schema.get("$schema", ""), str) else "its $schema is not text"
+    if not isinstance(schema.get("$schema", ""), str):
+        return "its $schema is not text"
+    try:
+        resolver = Registry().resolver_with_root(DRAFT202012.create_resource(schema))
+        for reference in _references(schema):
+            resolver.lookup(reference)
+    except Unresolvable as error:
+        return f"its input schema refers to {error.ref}, which is not in it"
+    return ""
+
+
+def _references(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        if isinstance(schema.get("$ref"), str):
+            yield schema["$ref"]
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for value in schema:
+            yield from _references(value)

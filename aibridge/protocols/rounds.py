@@ -89,17 +89,32 @@ class ToolRequest(Protocol):
     def compose(self, *, event_stream: bool) -> Composer: ...
 
 
-def call_key(protocol: str, call_id: str) -> str:
-    """The key of an answer by the first of the client's calls in it."""
-    return f"{protocol}:call:{call_id}"
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """What was said in a conversation so far, as a digest.
+
+    It is made of what the client sends back unchanged whatever else it does to its history (cache breakpoints,
+    thinking, context before a prompt): what the user typed, the ids of results, what answers said and called.
+    """
+
+    digest: str = ""
+
+    def followed_by(self, role: str, said: str, ids: Sequence[str] = ()) -> "Trail":
+        words = (self.digest, role, said.strip(), *ids)
+        joined = KEY_SEPARATOR.join(words).encode("utf-8", "surrogatepass")
+        return Trail(hashlib.sha256(joined).hexdigest())
+
+    def answered(self, said: str, call_ids: Sequence[str]) -> "Trail":
+        """Followed by an answer. Of its calls the first one tells enough: clients may drop some, or answer each
+        before they repeat the next."""
+        return self.followed_by("assistant", said, [next(filter(None, call_ids), "")])
 
 
-def text_key(protocol: str, asked: str, said: str) -> str | None:
-    """The key of an answer without calls of the client's: what it says, and what it answers."""
-    if not said.strip():
+def answer_key(protocol: str, before: Trail, said: str, call_ids: Sequence[str]) -> str | None:
+    """The key of the answer that says and calls this; None: it would be nobody's in particular."""
+    if not said.strip() and not any(call_ids):
         return None
-    digest = hashlib.sha256(KEY_SEPARATOR.join((asked.strip(), said.strip())).encode("utf-8", "replace"))
-    return f"{protocol}:text:{digest.hexdigest()}"
+    return f"{protocol}:{before.answered(said, call_ids).digest}"
 
 
 def summed(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+_REFUSED_AT_THE_TOP = ("oneOf", "anyOf", "allOf", "not", "enum")
+
 
 @dataclass(frozen=True, slots=True)
 class Tool:
@@ -20,6 +22,12 @@ class Tool:
     server: str
     timeout: float | None = None
     max_result_bytes: int | None = None
+
+    def shown_schema(self) -> dict[str, Any]:
+        """The schema as providers take it. They refuse alternatives at the top, and OpenAI an object without
+        properties; arguments are checked against the whole schema all the same."""
+        shown = {name: value for name, value in self.schema.items() if name not in _REFUSED_AT_THE_TOP}
+        return shown if "properties" in shown else {**shown, "properties": {}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -240,22 +240,24 @@ class _Visit:
         return SingleRound(response, interceptor, streamed=streamed)
 
     def _question(self, exchange: Exchange, payload: Payload) -> Question | None:
-        """The request with the tools that it gets; None if it gets none, or cannot be edited, in which case the
-        provider is to judge it. Raises NotSupported."""
-        tooling = self._protocol.tooling
-        catalogue = self._gateway.toolbelt.catalogue(payload, tooling)
-        if catalogue is None:
+        """The request with the tools that it gets, and with what its client did not see of earlier answers; None
+        if there is neither, or if it cannot be edited, so that the provider is to judge it. Raises
+        NotSupported."""
+        gateway, tooling = self._gateway, self._protocol.tooling
+        if not gateway.toolbelt.in_use:
             return None
-        refusal = tooling.unsupported(payload)
-        if refusal is not None:
-            raise NotSupported(refusal)
+        catalogue = gateway.toolbelt.catalogue(payload, tooling)
         keys = tooling.keys(payload)
-        recalled = self._gateway.memory.recall(exchange.actor, keys) if keys else {}
+        recalled = gateway.memory.recall(exchange.actor, keys) if keys else {}
+        if not catalogue.tools and not recalled:
+            return None
         try:
-            parallel = self._gateway.settings.tools.parallel
-            request = tooling.request(payload, catalogue.tools, recalled, parallel)
+            request = tooling.request(payload, catalogue.tools, recalled, gateway.settings.tools.parallel)
         except ValueError:
             return None
+        refusal = tooling.unsupported(payload) if catalogue.tools else None
+        if refusal is not None:
+            raise NotSupported(refusal)
         return Question(self._protocol, payload, request, catalogue, exchange.actor, exchange.id)
 
     def _streamed(self, exchange: Exchange, rounds: Rounds, chunks: Iterator[bytes]) -> Response:

@@ -2,12 +2,13 @@
 
 import json
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from aibridge.errors import ClientGone, RoundRefused, ToolLoopLimit, UpstreamError
+from aibridge.interception import waiting
 from aibridge.interception.loop import intercept
 from aibridge.interception.memory import ProcessMemory
 from aibridge.interception.outcome import judge
@@ -90,10 +91,14 @@ class Talk:
     def _begin(self) -> ToolRounds:
         payload = MESSAGES.parse(json.dumps({"messages": QUESTION, "tools": [READ]}).encode())
         catalogue = self.toolbelt.catalogue(payload, MESSAGES.tooling)
-        assert catalogue is not None
         request = MESSAGES.tooling.request(payload, catalogue.tools, {}, True)
         question = Question(MESSAGES, payload, request, catalogue, "alice", "interception")
         return ToolRounds(question, self.provider(request.body()), self.provider, self.toolbelt, self.memory)
+
+    def keys(self) -> Sequence[str]:
+        """The keys of the answer, once the client has put it into its history."""
+        copy = {"role": "assistant", "content": [read("r")]}
+        return MESSAGES.tooling.keys(MESSAGES.parse(json.dumps({"messages": [*QUESTION, copy]}).encode()))
 
     def told(self) -> bytes:
         return b"".join(self.chunks)
@@ -149,8 +154,8 @@ def test_a_mixed_turn_hands_the_client_its_calls_and_is_remembered() -> None:
     assert [block["id"] for block in message["content"]] == ["r"]
     assert message["stop_reason"] == "tool_use"
     assert [(usage.tool, usage.injected) for usage in talk.usages()] == [("Read", False), ("look", True)]
-    assert talk.memory.recall("alice", ["messages:call:r"])
-    assert not talk.memory.recall("bob", ["messages:call:r"])
+    assert talk.memory.recall("alice", talk.keys())
+    assert not talk.memory.recall("bob", talk.keys())
     assert len(talk.provider.bodies) == 1
 
 
@@ -158,7 +163,7 @@ def test_a_hidden_turn_that_is_too_large_is_not_remembered(monkeypatch: pytest.M
     monkeypatch.setattr("aibridge.interception.tool_rounds.LARGEST_TURN", 10)
     talk = Talk(streamed(one(1, OURS, read("r"))))
     talk.told()
-    assert not talk.memory.recall("alice", ["messages:call:r"])
+    assert not talk.memory.recall("alice", talk.keys())
 
 
 def silence(chunks: Iterable[bytes], until: Callable[[], bool]) -> int:
@@ -279,6 +284,12 @@ def test_a_round_in_another_form_fails_the_answer() -> None:
     assert body_of(odd).closed == 1
 
 
+def test_a_later_round_that_is_no_answer_fails() -> None:
+    nothing = UpstreamResponse(200, JSON, ScriptedBody([b"{}"]))
+    with pytest.raises(UpstreamError, match="makes no sense"):
+        Talk(whole(one(1, say("I look."), OURS)), nothing).told()
+
+
 def test_an_answer_that_cannot_be_read_fails() -> None:
     packed = UpstreamResponse(200, (*JSON, ("content-encoding", "br")), ScriptedBody([b"\x00"]))
     with pytest.raises(UpstreamError, match="content encoding"):
@@ -331,3 +342,28 @@ def test_the_time_of_the_whole_loop_is_limited() -> None:
     assert talk.toolbox.calls == []
     assert [tool["name"] for tool in talk.provider.bodies[1]["tools"]] == ["Read"]
     assert talk.usages()[0].invocation_error == "there is no time left for this call"
+
+
+def test_an_answer_that_is_too_large_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aibridge.interception.tool_rounds.LARGEST_ROUND", 100)
+    with pytest.raises(UpstreamError, match="too large"):
+        Talk(whole(one(1, say("Rain."), stop="end_turn"))).told()
+
+
+def test_a_background_function_may_end_just_when_nobody_looks() -> None:
+    """The time is over and the result there, at once: a matter of luck, so it is tried often."""
+
+    def brief() -> str:
+        threading.Event().wait(waiting.MOMENT / 100)
+        return "done"
+
+    for _ in range(20):
+        assert result_of(waiting.in_background(brief, lambda _: None)) == "done"
+
+
+def result_of(running: Generator[bytes, None, str]) -> str:
+    while True:
+        try:
+            assert next(running) == IDLE
+        except StopIteration as ended:
+            return str(ended.value)

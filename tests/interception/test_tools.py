@@ -38,7 +38,9 @@ def crashes(arguments: Mapping[str, Any], context: CallContext) -> ToolResult:
 
 
 def asked(body: bytes = b'{"model":"claude-sonnet-5"}', toolbelt: Toolbelt | None = None) -> Catalogue | None:
-    return (toolbelt or belt(FakeToolbox(echo=echo))).catalogue(MESSAGES.parse(body), TOOLING)
+    """What is offered, None for nothing."""
+    catalogue = (toolbelt or belt(FakeToolbox(echo=echo))).catalogue(MESSAGES.parse(body), TOOLING)
+    return catalogue if catalogue.tools else None
 
 
 def belt(*toolboxes: FakeToolbox, **settings: Any) -> Toolbelt:
@@ -48,7 +50,6 @@ def belt(*toolboxes: FakeToolbox, **settings: Any) -> Toolbelt:
 def called(toolbox: FakeToolbox, call: ToolCall, toolbelt: Toolbelt | None = None) -> Outcome:
     toolbelt = toolbelt or belt(toolbox)
     catalogue = toolbelt.catalogue(MESSAGES.parse(b"{}"), TOOLING)
-    assert catalogue is not None
     return toolbelt.call(catalogue, call, context())
 
 
@@ -111,9 +112,9 @@ def test_a_provider_that_takes_only_so_many_tools_gets_no_more() -> None:
     toolbelt = belt(FakeToolbox(a=echo, b=echo, c=echo))
     payload = MESSAGES.parse(b'{"tools":[{"name":"mine"}]}')
     catalogue = toolbelt.catalogue(payload, replace(TOOLING, most_tools=3))
-    assert catalogue is not None
     assert [tool.name for tool in catalogue.tools] == ["a", "b"]
-    assert toolbelt.catalogue(payload, replace(TOOLING, most_tools=1)) is None
+    for _ in range(2):
+        assert not toolbelt.catalogue(payload, replace(TOOLING, most_tools=1)).tools
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,22 @@ def test_arguments_are_checked_against_the_whole_schema(arguments: str, problem:
 def test_a_schema_elsewhere_is_not_fetched() -> None:
     toolbox = FakeToolbox(echo=echo)
     toolbox.schemas["echo"] = {"type": "object", "properties": {"text": {"$ref": "http://127.0.0.1:9/schema"}}}
-    assert text_of(called(toolbox, ECHO)) == "hi"
+    assert "refers to something that is not there" in text_of(called(toolbox, ECHO))
+    assert toolbox.calls == []
+
+
+def test_arguments_that_cannot_be_checked_reach_no_tool() -> None:
+    toolbox = FakeToolbox(echo=echo)
+    toolbox.schemas["echo"] = {"type": "object", "properties": {"text": {"type": "string"}, "n": {"enum": [1]}}}
+    deep = ToolCall("c", "bmcp_fake_echo", '{"n":2,"text":' + "[" * 1000 + "]" * 1000 + "}")
+    assert called(toolbox, deep).result.is_error
+    assert toolbox.calls == []
+
+
+def test_integers_of_any_size_reach_the_tool() -> None:
+    toolbox = FakeToolbox(echo=echo)
+    called(toolbox, ToolCall("c", "bmcp_fake_echo", '{"n":123456789012345678901234567890}'))
+    assert toolbox.calls == [("echo", {"n": 123456789012345678901234567890})]
 
 
 def test_what_goes_wrong_is_told_to_the_model_without_internals() -> None:
@@ -270,6 +286,8 @@ def test_toolboxes_live_as_long_as_the_toolbelt() -> None:
         seen.append(toolbox.running)
     assert seen == [True, False]
     assert toolbelt.status() == {"fake": {"tools": 1}}
+    assert toolbelt.in_use
+    assert not belt().in_use
 
 
 # --- several calls -----------------------------------------------------------------------------------------------
@@ -407,7 +425,6 @@ def test_the_same_request_and_catalogue_give_the_same_bytes(protocol: WireProtoc
         toolbox.functions = dict(functions)
         payload = protocol.parse(request)
         catalogue = toolbelt.catalogue(payload, protocol.tooling)
-        assert catalogue is not None
         return protocol.tooling.request(payload, catalogue.tools, {}, True).body()
 
     for _ in range(1000):

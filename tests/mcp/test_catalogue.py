@@ -118,3 +118,21 @@ def test_of_two_tools_with_one_wire_name_the_first_is_kept() -> None:
 )
 def test_where_a_tool_runs_is_recorded_without_secrets(settings: dict[str, Any], where: str) -> None:
     assert place(server(**settings)) == where
+
+
+@pytest.mark.parametrize(
+    ("reference", "wrong"),
+    [
+        ("#/$defs/city", False),
+        ("#/$defs/town", True),
+        ("http://127.0.0.1:9/schema", True),
+        ("#town", True),
+    ],
+)
+def test_a_schema_refers_to_what_is_in_it(reference: str, wrong: bool) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"anyOf": [{"$ref": reference}, {"type": "null"}]}},
+        "$defs": {"city": {"type": "string"}},
+    }
+    assert bool(what_is_wrong(schema)) == wrong

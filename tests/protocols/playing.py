@@ -11,7 +11,7 @@ from aibridge.protocols.tools import Text, Tool, ToolCall, ToolResult
 
 SCHEMA = {"type": "object", "properties": {"city": {"$ref": "#/$defs/c"}}, "$defs": {"c": {"type": "string"}}}
 FORECAST = Tool("bmcp_weather_forecast", "forecast", "The weather to come.", SCHEMA, "http://weather.test/mcp")
-CLOCK = Tool("bact_clock", "clock", "", {"type": "object"}, "action:clock")
+CLOCK = Tool("bact_clock", "clock", "", {"type": "object", "properties": {}}, "action:clock")
 TOOLS = (CLOCK, FORECAST)
 
 Cut = Callable[[bytes], Sequence[bytes]]

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from aibridge.protocols.chat_completions import CHAT_COMPLETIONS
 from aibridge.protocols.chat_completions.pieces import merged
-from aibridge.protocols.chat_completions.weaving import answer_key
-from aibridge.protocols.rounds import Composer, HiddenTurn, Round
+from aibridge.protocols.rounds import Composer, HiddenTurn, Round, Trail, answer_key
 from aibridge.protocols.sse import Decoder, encode
 from aibridge.protocols.tools import Image, Text, Tool, ToolCall, ToolResult
 from tests.protocols.playing import TOOLS, Cut, Played, play
@@ -685,7 +684,7 @@ def test_our_tools_stand_behind_the_clients_in_a_stable_order() -> None:
     assert json.loads(body)["tools"] == [
         READ,
         PATCH,
-        {"type": "function", "function": {"name": "bact_clock", "parameters": {"type": "object"}}},
+        {"type": "function", "function": {"name": "bact_clock", "parameters": TOOLS[0].schema}},
         {
             "type": "function",
             "function": {
@@ -942,11 +941,29 @@ def test_an_answer_to_results_is_found_by_their_calls() -> None:
 
 
 def test_keys_are_the_same_for_history_and_answer() -> None:
-    assert answer_key("q", ["", "r1"], "x") == "chat_completions:call:r1"
-    assert answer_key("q", [""], "x") == answer_key(" q", [], "x ")
-    assert answer_key("q", [], " ") is None
+    start = Trail()
+    assert answer_key("p", start, "x", ["", "r1"]) == answer_key("p", start, "x ", ["r1", "r2"])
+    assert answer_key("p", start, "x", [""]) == answer_key("p", start, "x ", [])
+    assert answer_key("p", start, " ", []) is None
     results_only = CHAT_COMPLETIONS.parse(request([result("a"), {"role": "assistant", "content": "x"}, 5]))
-    assert TOOLING.keys(results_only) == (answer_key("a", [], "x"),)
+    after = start.followed_by("tool", "", ["a"])
+    assert TOOLING.keys(results_only) == (answer_key("chat_completions", after, "x", []),)
+
+
+def test_an_answer_is_known_by_all_that_was_before() -> None:
+    """The same words, or the same ids, in another conversation are another answer."""
+    first, other = (
+        [*QUESTION, message("Done.", read("call_0"))],
+        [
+            {"role": "user", "content": "Else?"},
+            message("Done.", read("call_0")),
+        ],
+    )
+    again = [*QUESTION, message("Done."), {"role": "user", "content": "And?"}, message("Done.")]
+    keys = [
+        key for history in (first, other, again) for key in TOOLING.keys(CHAT_COMPLETIONS.parse(request(history)))
+    ]
+    assert len(set(keys)) == len(keys) == 4
 
 
 SAID = message("Hm.", call("a"))
@@ -960,3 +977,65 @@ def test_an_answer_of_which_nothing_else_remains(mixed: bool) -> None:
     recalled = dict.fromkeys(TOOLING.keys(payload), HiddenTurn((HIDDEN,), mixed))
     asked = json.loads(TOOLING.request(payload, TOOLS, recalled, True).body())["messages"]
     assert asked == [*QUESTION, SAID, result("a")]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "Else.",
+        [{"type": "text", "text": "I "}, {"type": "text", "text": "see"}],
+        [{"type": "image_url"}],
+        [{"type": "text", "text": "I"}],
+    ],
+)
+def test_a_turn_stays_out_even_if_the_key_were_right(content: Any) -> None:
+    done = played("text around", stream=True)
+    history = [*QUESTION, {"role": "assistant", "content": content, "tool_calls": [read("r1")]}, result("r1")]
+    recalled = dict.fromkeys(TOOLING.keys(CHAT_COMPLETIONS.parse(request(history))), hidden_of(done))
+    body = TOOLING.request(CHAT_COMPLETIONS.parse(request(history)), TOOLS, recalled, True).body()
+    assert json.loads(body)["messages"] == history
+
+
+def hidden_of(done: Played) -> HiddenTurn:
+    assert done.hidden is not None
+    return done.hidden
+
+
+def spread(answer: Json, part: str) -> Json:
+    """The answer as some servers tell it: text and calls in choices of their own."""
+    (only,) = answer["choices"]
+    said = {k: v for k, v in only[part].items() if k != "tool_calls"}
+    calls = {"role": "assistant", "tool_calls": only[part]["tool_calls"]}
+    return answer | {"choices": [{**only, part: said}, {**only, "index": 1, part: calls}]}
+
+
+def test_calls_of_ours_in_another_choice_are_ours() -> None:
+    first, *rest = said("text around")
+    body = json.dumps(spread(json.loads(first.body()), "message")).encode()
+    one = play(CHAT_COMPLETIONS, request(), [body, *(each.body() for each in rest)], stream=False)
+    assert len(one.bodies) == len(rest) + 1
+    assert not any(word in one.client.decode() for word in OURS)
+    assert json.loads(one.client)["choices"][0]["message"]["content"] == whole_answer("text around")["content"]
+
+
+def test_calls_of_ours_in_another_choice_of_a_stream() -> None:
+    whole = {"role": "assistant", "content": "I look.", "tool_calls": [{"index": 0, **call("a", city="x")}]}
+    more = {"tool_calls": [{"index": 0, "function": {"arguments": " "}}]}
+    chunks = [
+        spread({"id": "c", "choices": [{"index": 0, "delta": delta_, "finish_reason": None}]}, "delta")
+        for delta_ in (whole, more)
+    ]
+    first = b"".join(encode("", json.dumps(each).encode()) for each in chunks) + delta(finish="tool_calls") + DONE
+    one = streamed(first, END)
+    assert [turn.calls for turn in one.turns] == [
+        (ToolCall("a", "bmcp_weather_forecast", '{"city": "x"} '),),
+        (),
+    ]
+    assert not any(word in one.client.decode() for word in (*OURS, "city", "arguments"))
+    assert "I look." in one.client.decode()
+
+
+def test_several_choices_without_calls_of_ours_stay_as_they_are() -> None:
+    body = json.dumps(spread(json.loads(said("nothing of ours")[0].body()), "message")).encode()
+    assert play(CHAT_COMPLETIONS, request(), [body], stream=False).client == body

@@ -200,7 +200,7 @@ def test_our_tools_stand_before_the_clients_in_a_stable_order() -> None:
     (body,) = bodies
     tools = json.loads(body)["tools"]
     assert [tool["name"] for tool in tools] == ["bact_clock", "bmcp_weather_forecast", "Read"]
-    assert tools[0] == {"name": "bact_clock", "input_schema": {"type": "object"}}
+    assert tools[0] == {"name": "bact_clock", "input_schema": {"type": "object", "properties": {}}}
     assert tools[1] == {
         "name": "bmcp_weather_forecast",
         "description": "The weather to come.",
@@ -390,7 +390,7 @@ def test_a_client_that_leaves_thinking_out() -> None:
     check_pairing(asked)
     assert [[block["type"] for block in message["content"]] for message in asked[1::2]] == [
         ["thinking", "text", "tool_use"],
-        ["text", "tool_use", "tool_use"],
+        ["thinking", "text", "tool_use", "tool_use"],
     ]
 
 
@@ -480,6 +480,27 @@ def test_a_tool_without_a_description() -> None:
     assert b'"description"' not in play(MESSAGES, request(tools=()), [b"{}"], stream=False, tools=[tool]).bodies[0]
 
 
+def test_the_clients_marks_stay_in_whole_rounds_too() -> None:
+    messages = json.loads(json.dumps(follow_up("text around")))
+    for each in messages[1]["content"]:
+        each["cache_control"] = {"type": "ephemeral"}
+    sent = json.dumps(asked_next("text around", messages))
+    assert sent.count("cache_control") == len(messages[1]["content"])
+
+
+def test_an_index_that_is_no_number_raises_nothing() -> None:
+    odd = block(0, {"type": "text", "text": "odd"}, {"type": "text_delta", "text": "!"})
+    written = [each.replace(b'"index":0', b'"index":[1]') for each in odd]
+    whole = b"".join([message_start("msg_1", {}), *written, *message_end("end_turn", {})])
+    assert play(MESSAGES, request(), [whole], stream=True).client == whole
+
+
+def test_another_conversation_with_the_same_ids_or_words_stays_as_it_is() -> None:
+    for name in ("mixed", "one call"):
+        other = [{"role": "user", "content": "Else?"}, *follow_up(name)[1:]]
+        assert asked_next(name, other) == other
+
+
 def test_events_that_cannot_be_edited_go_on_as_they_came() -> None:
     """Nested more deeply than an edit can follow; and half an event is none."""
     deep = b"[" * 1010 + b"]" * 1010
@@ -513,3 +534,35 @@ def test_usage_of_any_size_is_summed() -> None:
     ]
     assert summed(usages) == {"a": 2**63 + 1, "b": {"c": 3}, "d": 3, "e": "y", "f": None}
     assert summed([{"f": 1}, {"f": None}]) == {"f": 1}
+
+
+@pytest.mark.parametrize(("name", "missing"), [("mixed later", 1), ("mixed", 0), ("mixed", 1)])
+def test_a_turn_that_does_not_fit_stays_out(name: str, missing: int) -> None:
+    """Even if the key were right."""
+    messages = json.loads(json.dumps(follow_up(name)))
+    del messages[1]["content"][missing]
+    hidden = played(name, stream=True).hidden
+    assert hidden is not None
+    recalled = dict.fromkeys(TOOLING.keys(MESSAGES.parse(request(messages))), hidden)
+    body = play(MESSAGES, request(messages), [b"{}"], stream=False, recalled=recalled).questions[0]
+    assert body["messages"] == messages
+
+
+def test_instructions_in_the_history_change_no_key() -> None:
+    plain = follow_up("mixed")
+    with_notes = [plain[0], {"role": "system", "content": "Agents: none"}, *plain[1:]]
+    assert TOOLING.keys(MESSAGES.parse(request(with_notes))) == TOOLING.keys(MESSAGES.parse(request(plain)))
+
+
+def test_a_history_comes_back_also_where_no_tools_are_offered() -> None:
+    """Unless there are no tools at all, which the API wants where there are calls."""
+    hidden = played("mixed", stream=True).hidden
+    assert hidden is not None
+    payload = MESSAGES.parse(request(follow_up("mixed")))
+    recalled = dict.fromkeys(TOOLING.keys(payload), hidden)
+    asked = json.loads(TOOLING.request(payload, (), recalled, True).body())
+    assert [tool["name"] for tool in asked["tools"]] == ["Read"]
+    check_pairing(asked["messages"])
+    assert "bmcp_weather_forecast" in json.dumps(asked["messages"])
+    bare = MESSAGES.parse(request(follow_up("mixed"), tools=()))
+    assert TOOLING.request(bare, (), recalled, True).body() == bare.body

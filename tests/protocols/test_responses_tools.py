@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from aibridge.protocols.interceptor import Payload
 from aibridge.protocols.responses import RESPONSES
-from aibridge.protocols.rounds import HiddenTurn, Round, call_key
+from aibridge.protocols.responses.weaving import call_key
+from aibridge.protocols.rounds import HiddenTurn, Round
 from aibridge.protocols.sse import encode
 from aibridge.protocols.tools import Image, Text, Tool, ToolCall, ToolResult
 from tests.protocols.playing import TOOLS, Cut, Played, play
@@ -826,12 +827,14 @@ def test_odd_members_of_a_response_raise_nothing() -> None:
 # Memory
 
 
-def test_an_answer_is_known_by_its_calls_or_its_words_and_by_its_id() -> None:
-    assert played(said("mixed")).composer.keys() == (call_key("responses", "r1"), "responses:response:resp_1")
-    assert played(said("approval")).composer.keys()[0] == call_key("responses", "mcpr_1")
+def test_an_answer_is_known_by_what_it_says_after_what_was_before_and_by_its_ids() -> None:
+    mixed = played(said("mixed")).composer.keys()
+    assert mixed[1:] == (call_key("r1"), "responses:response:resp_1")
+    assert played(said("approval")).composer.keys()[1] == call_key("mcpr_1")
     words, by_id = played(said("text around")).composer.keys()
-    assert words.startswith("responses:text:")
+    assert words.startswith("responses:")
     assert by_id == "responses:response:resp_1"
+    assert played(said("mixed"), request("Something else?")).composer.keys()[0] != mixed[0]
     assert played(said("refusal")).composer.keys() == ("responses:response:resp_1",)
     assert play(RESPONSES, request(), [b"{}"], stream=False).composer.keys() == ()
 
@@ -867,9 +870,9 @@ def test_the_clients_history_has_the_key_of_the_answer(given_input: Any) -> None
 def test_the_keys_of_a_history() -> None:
     history = [*QUESTION, say("a"), own("z"), think("1"), *QUESTION, read("r1"), own("r1")]
     first, second = TOOLING.keys(payload(input=history, conversation=None))
-    assert (first.split(":")[1], second) == ("text", call_key("responses", "r1"))
+    assert first != second
     held = TOOLING.keys(payload(input=[own("r1"), own("z"), 7], conversation="conv_1"))
-    assert held == (call_key("responses", "r1"), call_key("responses", "z"))
+    assert held == (call_key("r1"), call_key("z"))
     assert TOOLING.keys(payload(input=7)) == ()
 
 
@@ -1016,3 +1019,15 @@ def test_a_local_shells_output_names_its_call_as_its_own_id() -> None:
     done = played(rounds)
     answer = {"type": "local_shell_call_output", "id": "s1", "output": "x"}
     assert follow_up(done, [*QUESTION, shell, answer]) == [*QUESTION, call("a"), shell, result("a"), answer]
+
+
+def test_a_chain_goes_on_also_where_no_tools_are_offered() -> None:
+    """The provider's real end is another response, and it waits for the output of our call."""
+    done = played(said("mixed later"))
+    body = request([own("r1")], previous_response_id="resp_1", tools=[])
+    request_ = TOOLING.request(RESPONSES.parse(body), (), done.remembered(), False)
+    asked = json.loads(request_.body())
+    assert asked["previous_response_id"] == "resp_2"
+    assert {each["call_id"] for each in asked["input"]} > {"r1"}
+    assert asked["tools"] == []
+    assert "parallel_tool_calls" not in asked

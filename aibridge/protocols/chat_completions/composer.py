@@ -23,10 +23,10 @@ import orjson
 
 from aibridge.protocols.chat_completions.interceptor import only_usage
 from aibridge.protocols.chat_completions.pieces import Call, Chunk, merged, read_chunk
-from aibridge.protocols.chat_completions.weaving import ASIDES, answer_key, content_text
+from aibridge.protocols.chat_completions.weaving import ASIDES, NAME, content_text
 from aibridge.protocols.editing import ObjectText, array, elements
 from aibridge.protocols.reading import dumped, mapping, parsed_object, sequence, text
-from aibridge.protocols.rounds import Round, Turn, summed
+from aibridge.protocols.rounds import Round, Trail, Turn, answer_key, summed
 from aibridge.protocols.sse import Splitter
 from aibridge.protocols.tools import ToolCall, ToolResult
 
@@ -41,12 +41,12 @@ _NOTHING: tuple[Any, ...] = (None, "", [], {})
 
 
 class ChatComposer:
-    """A `rounds.Composer`. `ours` are the wire names of our tools, `asked` is what the answer answers;
+    """A `rounds.Composer`. `ours` are the wire names of our tools, `trail` is what the answer follows upon;
     `usage_asked`: the client wants to know the usage of its stream."""
 
-    def __init__(self, ours: frozenset[str], asked: str, *, usage_asked: bool, event_stream: bool) -> None:
+    def __init__(self, ours: frozenset[str], trail: Trail, *, usage_asked: bool, event_stream: bool) -> None:
         self._ours = ours
-        self._asked = asked
+        self._trail = trail
         self._usage_asked = usage_asked
         self._event_stream = event_stream
         self._ended = False
@@ -58,11 +58,13 @@ class ChatComposer:
 
     def _begin_round(self) -> None:
         self._splitter = Splitter()
-        self._body = Chunk(b"")  # of an answer that comes whole
+        self._held = bytearray()  # of an answer that comes whole
+        self._body = Chunk(b"")
         self._id = ""
         self._finish_reason = ""
         self._stopped = False  # the round has come to its own end
         self._failed = False
+        self._spread = False
         self._closing = False
         self._usage: dict[str, Any] = {}
         self._fields: dict[str, list[Any]] = {}  # of the message, each with its pieces
@@ -85,7 +87,7 @@ class ChatComposer:
 
     def feed(self, chunk: bytes) -> bytes:
         if not self._event_stream:
-            self._body.written += chunk
+            self._held += chunk
             return b""
         return b"".join([self._next(written) for written in self._splitter.feed(chunk)])
 
@@ -113,7 +115,7 @@ class ChatComposer:
 
     def keys(self) -> tuple[str, ...]:
         call_ids = [call.id for call in self._calls if not call.ours]
-        key = answer_key(self._asked, call_ids, content_text(self._all_said("content")))
+        key = answer_key(NAME, self._trail, content_text(self._all_said("content")), call_ids)
         return (key,) if key else ()
 
     @property
@@ -134,10 +136,16 @@ class ChatComposer:
     # --- what comes
 
     def _next(self, written: bytes) -> bytes:
-        chunk = read_chunk(written)
+        chunk = self._in_one_choice(read_chunk(written))
         self._take(chunk)
         self._waiting.append(chunk)
         return b"" if any(call.ours is None for call in self._calls) else self._flushed()
+
+    def _in_one_choice(self, chunk: Chunk) -> Chunk:
+        """With a call of ours in another choice than the first, all are one, so that it can be taken out."""
+        calls = chunk.spread_calls
+        self._spread = self._spread or any(_name(call) in self._ours for call in calls)
+        return chunk.with_one_choice() if calls and self._spread else chunk
 
     def _take(self, chunk: Chunk) -> None:
         self._id = self._id or text(chunk.data.get("id"))
@@ -290,8 +298,9 @@ class ChatComposer:
     # --- bodies
 
     def _read_body(self) -> None:
-        written = self._body.written
-        self._body = Chunk(written, json=written, data=parsed_object(written) or {}, part="message")
+        written = bytes(self._held)
+        body = Chunk(written, json=written, data=parsed_object(written) or {}, part="message")
+        self._body = self._in_one_choice(body)
         self._take(self._body)
         self._stopped = True
 
@@ -321,6 +330,10 @@ class ChatComposer:
 
 def _speaks(delta: dict[str, Any]) -> bool:
     return any(value not in _NOTHING for value in delta.values())
+
+
+def _name(call: Any) -> str:
+    return text(mapping(mapping(call).get("function")).get("name"))
 
 
 def _without_arguments(call: bytes) -> bytes:

@@ -64,9 +64,28 @@ class Chunk:
     calls: list[Call | None] = field(default_factory=list)
 
     @property
+    def choices(self) -> list[dict[str, Any]]:
+        return [mapping(choice) for choice in sequence(self.data.get("choices"))]
+
+    @property
     def choice(self) -> dict[str, Any]:
-        """The first one: with tools of ours there are no others."""
-        return mapping(next(iter(sequence(self.data.get("choices"))), None))
+        return next(iter(self.choices), {})
+
+    @property
+    def spread_calls(self) -> list[Any]:
+        """Calls in other choices than the first: some servers tell text and calls of one answer as two choices."""
+        others = (mapping(choice.get(self.part)) for choice in self.choices[1:])
+        return [call for other in others for call in sequence(other.get("tool_calls"))]
+
+    def with_one_choice(self) -> "Chunk":
+        """The same with all choices in one."""
+        parts = merged([mapping(choice.get(self.part)) for choice in self.choices])
+        reasons = [choice.get("finish_reason") for choice in self.choices if choice.get("finish_reason")]
+        reason = "tool_calls" if "tool_calls" in reasons else next(reversed(reasons), None)
+        one = {**self.choice, self.part: parts | {"role": "assistant"}, "finish_reason": reason}
+        data = self.data | {"choices": [one]}
+        written = dumped(data).encode()
+        return Chunk(encode(self.name, written), self.name, written, data, self.part)
 
     @property
     def delta(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import orjson
 
 from aibridge.protocols.chat_completions.composer import ChatComposer
 from aibridge.protocols.chat_completions.payload import asks_for_usage
-from aibridge.protocols.chat_completions.weaving import asked, keys, spoken, woven
+from aibridge.protocols.chat_completions.weaving import keys, spoken, trail, woven
 from aibridge.protocols.editing import ObjectText, array, elements
 from aibridge.protocols.interceptor import Declined, Payload, Tooling
 from aibridge.protocols.reading import mapping, sequence, text
@@ -45,7 +45,7 @@ def declined(payload: Payload) -> Declined | None:
 
 def definition(tool: Tool) -> bytes:
     described = {"description": tool.description} if tool.description else {}
-    function = {"name": tool.wire_name, **described, "parameters": tool.schema}
+    function = {"name": tool.wire_name, **described, "parameters": tool.shown_schema()}
     return orjson.dumps({"type": "function", "function": function})
 
 
@@ -76,7 +76,7 @@ class ChatRequest:
 
     def compose(self, *, event_stream: bool) -> ChatComposer:
         asks = asks_for_usage(self._payload)
-        return ChatComposer(self._names, asked(self._payload), usage_asked=asks, event_stream=event_stream)
+        return ChatComposer(self._names, trail(self._payload), usage_asked=asks, event_stream=event_stream)
 
     def _with_tools(self, *, later: bool, last: bool) -> dict[str, bytes]:
         put: dict[str, bytes] = {}

@@ -4,7 +4,8 @@ An assistant message with `tool_calls` is followed by one `tool` message for eac
 one assistant message for an answer of several rounds, without our calls; its content is that of all the rounds.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from itertools import takewhile
 from typing import Any
 
@@ -13,7 +14,7 @@ import orjson
 from aibridge.protocols.editing import ObjectText, array, elements
 from aibridge.protocols.interceptor import Payload
 from aibridge.protocols.reading import last_user_text, mapping, parsed_object, sequence, text
-from aibridge.protocols.rounds import HiddenTurn, Round, call_key, text_key
+from aibridge.protocols.rounds import HiddenTurn, Round, Trail, answer_key
 
 NAME = "chat_completions"
 
@@ -27,22 +28,14 @@ _SUBSTANCE = ("tool_calls", "function_call", "refusal", "audio")
 _EMPTY = (b"null", b'""', b"[]")
 
 
-def asked(payload: Payload) -> str:
-    """What an answer to this request answers, as text."""
-    return _asked(sequence(payload.data.get("messages")))
+def trail(payload: Payload) -> Trail:
+    """What an answer to this request follows upon."""
+    return reduce(_followed, _messages(payload), Trail())
 
 
 def keys(payload: Payload) -> tuple[str, ...]:
     """The keys of the answers in the history."""
-    messages = [mapping(message) for message in sequence(payload.data.get("messages"))]
-    found = (_key(message, messages[:at]) for at, message in enumerate(messages))
-    return tuple(key for key in found if key)
-
-
-def answer_key(question: str, call_ids: Sequence[str], said: str) -> str | None:
-    """A call without an id tells no answer from another."""
-    first = next(filter(None, call_ids), "")
-    return call_key(NAME, first) if first else text_key(NAME, question, said)
+    return tuple(key for key in _keys(_messages(payload)) if key)
 
 
 def content_text(content: Any) -> str:
@@ -61,10 +54,11 @@ def woven(messages: Sequence[bytes], turns: Mapping[str, HiddenTurn]) -> list[by
     if not turns:
         return list(messages)
     history = [parsed_object(message) or {} for message in messages]
+    found = list(_keys(history))
     out: list[bytes] = []
     at = 0
     while at < len(messages):
-        turn = turns.get(_key(history[at], history[:at]) or "")
+        turn = turns.get(found[at] or "")
         pieces = _unfolded(messages[at], history[at], turn) if turn else None
         out += [messages[at]] if pieces is None else pieces
         at += 1
@@ -75,23 +69,35 @@ def woven(messages: Sequence[bytes], turns: Mapping[str, HiddenTurn]) -> list[by
     return out
 
 
-def _asked(messages: Sequence[Any]) -> str:
-    """What the user typed last, or the calls whose results these messages end in."""
-    results: list[str] = []
-    for message in map(mapping, reversed(messages)):
-        role = message.get("role")
-        if role == "tool":
-            results.append(text(message.get("tool_call_id")))
-        elif role not in ("system", "developer"):
-            return "".join(reversed(results)) or last_user_text(message) or ""
-    return "".join(reversed(results))
+def _messages(payload: Payload) -> Iterator[dict[str, Any]]:
+    return map(mapping, sequence(payload.data.get("messages")))
 
 
-def _key(message: dict[str, Any], before: Sequence[Any]) -> str | None:
-    if message.get("role") != "assistant":
-        return None
-    calls = [text(mapping(call).get("id")) for call in sequence(message.get("tool_calls"))]
-    return answer_key(_asked(before), calls, content_text(message.get("content")))
+def _keys(messages: Iterable[dict[str, Any]]) -> Iterator[str | None]:
+    """For each message the key of the answer that it is; None for those that are none."""
+    before = Trail()
+    for message in messages:
+        is_answer = message.get("role") == "assistant"
+        yield answer_key(NAME, before, *_answer(message)) if is_answer else None
+        before = _followed(before, message)
+
+
+def _followed(before: Trail, message: dict[str, Any]) -> Trail:
+    """Clients put instructions anywhere."""
+    match message.get("role"):
+        case "system" | "developer":
+            return before
+        case "assistant":
+            return before.answered(*_answer(message))
+        case "tool":
+            return before.followed_by("tool", "", [text(message.get("tool_call_id"))])
+    return before.followed_by("user", last_user_text(message) or "")
+
+
+def _answer(message: dict[str, Any]) -> tuple[str, list[str]]:
+    """What it says, and the ids of its calls."""
+    calls = (mapping(call) for call in sequence(message.get("tool_calls")))
+    return content_text(message.get("content")), [text(call.get("id")) for call in calls]
 
 
 def _unfolded(written: bytes, message: dict[str, Any], turn: HiddenTurn) -> list[bytes] | None:

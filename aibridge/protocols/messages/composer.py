@@ -20,9 +20,9 @@ from typing import Any
 import orjson
 
 from aibridge.protocols.editing import ObjectText, array, elements
-from aibridge.protocols.messages.weaving import answer_key
+from aibridge.protocols.messages.weaving import NAME
 from aibridge.protocols.reading import dumped, mapping, parsed_object, text
-from aibridge.protocols.rounds import Round, Turn, summed
+from aibridge.protocols.rounds import Round, Trail, Turn, answer_key, summed
 from aibridge.protocols.sse import Event, Splitter, encode, event_in
 from aibridge.protocols.tools import Image, Text, ToolCall, ToolResult
 
@@ -83,11 +83,11 @@ class _Block:
 
 
 class MessagesComposer:
-    """A `rounds.Composer`. `ours` are the wire names of our tools, `asked` is what the answer answers."""
+    """A `rounds.Composer`. `ours` are the wire names of our tools, `trail` is what the answer follows upon."""
 
-    def __init__(self, ours: frozenset[str], asked: str, *, event_stream: bool) -> None:
+    def __init__(self, ours: frozenset[str], trail: Trail, *, event_stream: bool) -> None:
         self._ours = ours
-        self._asked = asked
+        self._trail = trail
         self._streamed = event_stream
         self._ended = False
         self._shown: list[_Block] = []  # of all rounds
@@ -101,8 +101,9 @@ class MessagesComposer:
         self._stop_reason = ""
         self._stopped = False  # the round has come to its own end
         self._usage: dict[str, Any] = {}
-        self._blocks: dict[Any, _Block] = {}
-        self._body = b""  # of an answer that comes whole
+        self._blocks: dict[int | None, _Block] = {}
+        self._held = bytearray()  # of an answer that comes whole
+        self._body = b""
         self._withheld: list[Event] = []
 
     @property
@@ -119,12 +120,13 @@ class MessagesComposer:
 
     def feed(self, chunk: bytes) -> bytes:
         if not self._streamed:
-            self._body += chunk
+            self._held += chunk
             return b""
         return b"".join([self._shown_of(written) for written in self._splitter.feed(chunk)])
 
     def turn(self) -> Turn:
         if not self._streamed:
+            self._body = bytes(self._held)
             self._read_body()
         calls = tuple(
             ToolCall(block.id, text(block.start.get("name")), block.arguments)
@@ -149,7 +151,8 @@ class MessagesComposer:
         return end + self._splitter.rest() if self._stopped else end
 
     def keys(self) -> tuple[str, ...]:
-        key = answer_key(self._asked, self._client_calls(), "".join(block.text for block in self._shown))
+        said = "".join(block.text for block in self._shown)
+        key = answer_key(NAME, self._trail, said, self._client_calls())
         return (key,) if key else ()
 
     def _client_calls(self) -> list[str]:
@@ -173,7 +176,7 @@ class MessagesComposer:
                 self._begun(mapping(data.get("message")))
                 return b"" if self._usages else written
             case "content_block_start" | "content_block_delta" | "content_block_stop" as kind:
-                return self._placed(written, event, data, self._block_of(kind, event, data))
+                return self._placed(written, event, _index(data), self._block_of(kind, event, data))
             case "message_delta" | "message_stop" as kind:
                 self._take_end(data)
                 self._stopped = kind == "message_stop"
@@ -188,13 +191,13 @@ class MessagesComposer:
     def _block_of(self, kind: str, event: Event, data: dict[str, Any]) -> _Block | None:
         if kind == "content_block_start":
             written = ObjectText(event.data).value("content_block")
-            return self._begin_block(data.get("index"), written or b"{}", mapping(data.get("content_block")))
-        block = self._blocks.get(data.get("index"))
+            return self._begin_block(_index(data), written or b"{}", mapping(data.get("content_block")))
+        block = self._blocks.get(_index(data))
         if block is not None:
             block.grow(mapping(data.get("delta")))
         return block
 
-    def _begin_block(self, index: Any, written: bytes, start: dict[str, Any]) -> _Block:
+    def _begin_block(self, index: int | None, written: bytes, start: dict[str, Any]) -> _Block:
         block = _Block(written, start, None if self._is_ours(start) else len(self._shown))
         self._blocks[index] = block
         if block.index is not None:
@@ -204,12 +207,14 @@ class MessagesComposer:
     def _is_ours(self, block: dict[str, Any]) -> bool:
         return block.get("type") == "tool_use" and text(block.get("name")) in self._ours
 
-    def _placed(self, written: bytes, event: Event, data: dict[str, Any], block: _Block | None) -> bytes:
+    def _placed(self, written: bytes, event: Event, index: int | None, block: _Block | None) -> bytes:
         """The event of a block, at the block's place in the answer."""
-        if block is None or data.get("index") == block.index:
+        if block is None:
             return written
         if block.index is None:
             return b""
+        if index in (None, block.index):
+            return written
         return encode(event.name, ObjectText(event.data).edited(put={"index": b"%d" % block.index}))
 
     @property
@@ -266,6 +271,12 @@ class MessagesComposer:
         if self._usages:
             put["usage"] = dumped(summed([*self._usages, self._usage])).encode()
         return written.edited(put=put)
+
+
+def _index(data: dict[str, Any]) -> int | None:
+    """Anything else than a number names no block."""
+    index = data.get("index")
+    return index if isinstance(index, int) else None
 
 
 def _rendered(call: ToolCall, result: ToolResult) -> bytes:

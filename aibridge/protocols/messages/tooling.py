@@ -11,7 +11,7 @@ import orjson
 from aibridge.protocols.editing import ObjectText, array, elements
 from aibridge.protocols.interceptor import Declined, Payload, Tooling
 from aibridge.protocols.messages.composer import MessagesComposer
-from aibridge.protocols.messages.weaving import asked, keys, spoken, woven
+from aibridge.protocols.messages.weaving import keys, spoken, trail, woven
 from aibridge.protocols.reading import mapping, sequence, text
 from aibridge.protocols.rounds import HiddenTurn, Round
 from aibridge.protocols.tools import Tool
@@ -31,7 +31,7 @@ def declined(payload: Payload) -> Declined | None:
 
 def definition(tool: Tool) -> bytes:
     described = {"description": tool.description} if tool.description else {}
-    return orjson.dumps({"name": tool.wire_name, **described, "input_schema": tool.schema})
+    return orjson.dumps({"name": tool.wire_name, **described, "input_schema": tool.shown_schema()})
 
 
 class MessagesRequest:
@@ -48,22 +48,25 @@ class MessagesRequest:
         self._client_tools = [] if given == b"null" else elements(given)
         self._tools = array([*map(definition, tools), *self._client_tools])
         self._given = elements(self._text.value("messages") or b"[]")
-        self._messages = woven(self._given, recalled)
+        # The API wants tools where there are calls.
+        self._messages = woven(self._given, recalled) if tools or self._client_tools else self._given
 
     def body(self, past: Sequence[Round] = (), *, last: bool = False) -> bytes:
         put: dict[str, bytes] = {}
         messages = [*self._messages, *(message for each in past for message in spoken(each))]
         if messages != self._given:
             put["messages"] = array(messages)
-        if not last or not self._client_tools:
-            put["tools"] = self._tools
-        choice = self._tool_choice(later=bool(past), last=last)
-        if choice is not None:
-            put["tool_choice"] = choice
+        if self._names:
+            put |= self._with_tools(later=bool(past), last=last)
         return self._text.edited(put=put)
 
     def compose(self, *, event_stream: bool) -> MessagesComposer:
-        return MessagesComposer(self._names, asked(self._payload), event_stream=event_stream)
+        return MessagesComposer(self._names, trail(self._payload), event_stream=event_stream)
+
+    def _with_tools(self, *, later: bool, last: bool) -> dict[str, bytes]:
+        put = {"tools": self._tools} if not last or not self._client_tools else {}
+        choice = self._tool_choice(later=later, last=last)
+        return put if choice is None else put | {"tool_choice": choice}
 
     def _tool_choice(self, *, later: bool, last: bool) -> bytes | None:
         """What stands in place of the client's choice, None: it stays. A forced choice holds in the first round

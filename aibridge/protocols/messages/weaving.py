@@ -5,33 +5,30 @@ for each of them. The client's history has one assistant message for an answer o
 calls.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 from aibridge.protocols.editing import ObjectText, array, elements
 from aibridge.protocols.interceptor import Payload
-from aibridge.protocols.reading import last_turn, last_user_text, mapping, parsed_object, sequence, text
-from aibridge.protocols.rounds import HiddenTurn, Round, call_key, text_key
+from aibridge.protocols.reading import last_user_text, mapping, parsed_object, sequence, text
+from aibridge.protocols.rounds import HiddenTurn, Round, Trail, answer_key
 
 NAME = "messages"
 
 _THINKING = ("thinking", "redacted_thinking")
+_INSTRUCTIONS = ("system", "developer")
 
 
-def asked(payload: Payload) -> str:
-    """What an answer to this request answers, as text."""
-    return _asked(sequence(payload.data.get("messages")))
+def trail(payload: Payload) -> Trail:
+    """What an answer to this request follows upon."""
+    return reduce(_followed, _messages(payload), Trail())
 
 
 def keys(payload: Payload) -> tuple[str, ...]:
     """The keys of the answers in the history."""
-    messages = [mapping(message) for message in sequence(payload.data.get("messages"))]
-    found = (_key(message, messages[:at]) for at, message in enumerate(messages))
-    return tuple(key for key in found if key)
-
-
-def answer_key(question: str, call_ids: Sequence[str], said: str) -> str | None:
-    return call_key(NAME, call_ids[0]) if call_ids else text_key(NAME, question, said)
+    return tuple(key for key in _keys(_messages(payload)) if key)
 
 
 def spoken(past: Round) -> list[bytes]:
@@ -47,8 +44,8 @@ def woven(messages: Sequence[bytes], turns: Mapping[str, HiddenTurn]) -> list[by
     history = [parsed_object(message) or {} for message in messages]
     out: list[bytes] = []
     waiting: Round | None = None  # its results belong to the beginning of the client's next message
-    for at, (written, message) in enumerate(zip(messages, history, strict=True)):
-        turn = turns.get(_key(message, history[:at]) or "")
+    for written, message, key in zip(messages, history, _keys(history), strict=True):
+        turn = turns.get(key or "")
         pieces = _unfolded(written, turn) if turn else None
         if pieces is not None and turn is not None:
             out += pieces
@@ -61,18 +58,34 @@ def woven(messages: Sequence[bytes], turns: Mapping[str, HiddenTurn]) -> list[by
     return out
 
 
-def _asked(messages: Sequence[Any]) -> str:
-    turn = last_turn(list(messages))
-    return last_user_text(turn) or "".join(_ids(turn, "tool_result", "tool_use_id"))
+def _messages(payload: Payload) -> Iterator[dict[str, Any]]:
+    return map(mapping, sequence(payload.data.get("messages")))
 
 
-def _key(message: dict[str, Any], before: Sequence[Any]) -> str | None:
-    if message.get("role") != "assistant":
-        return None
+def _keys(messages: Iterable[dict[str, Any]]) -> Iterator[str | None]:
+    """For each message the key of the answer that it is; None for those that are none."""
+    before = Trail()
+    for message in messages:
+        is_answer = message.get("role") == "assistant"
+        yield answer_key(NAME, before, _said(message), _ids(message, "tool_use", "id")) if is_answer else None
+        before = _followed(before, message)
+
+
+def _followed(before: Trail, message: dict[str, Any]) -> Trail:
+    """Clients add reminders to results, and instructions anywhere."""
+    if message.get("role") in _INSTRUCTIONS:
+        return before
+    if message.get("role") == "assistant":
+        return before.answered(_said(message), _ids(message, "tool_use", "id"))
+    results = _ids(message, "tool_result", "tool_use_id")
+    return before.followed_by("user", "" if results else last_user_text(message) or "", results)
+
+
+def _said(message: dict[str, Any]) -> str:
     content = message.get("content")
-    blocks = [mapping(block) for block in sequence(content)]
-    said = content if isinstance(content, str) else "".join(text(b.get("text")) for b in blocks)
-    return answer_key(_asked(before), _ids(message, "tool_use", "id"), said)
+    if isinstance(content, str):
+        return content
+    return "".join(text(mapping(block).get("text")) for block in sequence(content))
 
 
 def _ids(message: dict[str, Any], kind: str, name: str) -> list[str]:
@@ -83,28 +96,35 @@ def _ids(message: dict[str, Any], kind: str, name: str) -> list[str]:
 def _unfolded(written: bytes, turn: HiddenTurn) -> list[bytes] | None:
     """The client's assistant message as the rounds that it was; None if it does not fit them."""
     message = ObjectText(written)
-    shown = _blocks(message.value("content") or b"[]")
-    whole = turn.rounds[:-1] if turn.mixed else turn.rounds
-    bare = not any(kind in _THINKING for kind in map(_type, shown))  # many clients leave thinking out
-    seen = [_type(block) for each in whole for block in _visible(each) if not (bare and _type(block) in _THINKING)]
-    if [_type(block) for block in shown[: len(seen)]] != seen:
+    shown = deque(_blocks(message.value("content") or b"[]"))
+    out: list[bytes] = []
+    for each in turn.rounds[:-1] if turn.mixed else turn.rounds:
+        said = _filled(each, shown)
+        if said is None:
+            return None
+        out += [_message("assistant", array(said)), _message("user", array(each.results))]
+    rest = _filled(turn.rounds[-1], shown) if turn.mixed else []
+    if rest is None:
         return None
-    rest = shown[len(seen) :]
-    if turn.mixed:
-        rest = list(_filled(turn.rounds[-1], rest, bare))
-    out = [message for each in whole for message in spoken(each)]
+    rest += shown
     return [*out, message.edited(put={"content": array(rest)})] if rest else out
 
 
-def _filled(past: Round, shown: Sequence[bytes], bare: bool) -> Iterator[bytes]:
-    """The blocks that the client has, with ours between them."""
-    hidden, left = _hidden(past), iter(shown)
+def _filled(past: Round, left: deque[bytes]) -> list[bytes] | None:
+    """A round's blocks: the client's copies, taken from `left`, and ours between them. Thinking that the client
+    has left out comes back: calls are to stand behind it. None if the copies are others."""
+    hidden = {_answered(result) for result in past.results}
+    said: list[bytes] = []
     for block in elements(past.said):
         if _call_id(block) in hidden:
-            yield block
-        elif not (bare and _type(block) in _THINKING):
-            yield from (block for block in [next(left, None)] if block is not None)
-    yield from left
+            said.append(block)
+        elif left and _type(left[0]) == _type(block):
+            said.append(left.popleft())
+        elif _type(block) in _THINKING:
+            said.append(block)
+        else:
+            return None
+    return said
 
 
 def _with_results(written: bytes, past: Round) -> bytes:
@@ -115,15 +135,6 @@ def _with_results(written: bytes, past: Round) -> bytes:
     order = [call for block in elements(past.said) if (call := _call_id(block)) in results]
     rest = [block for block in blocks if _answered(block) not in order]
     return message.edited(put={"content": array([*(results[call] for call in order), *rest])})
-
-
-def _visible(past: Round) -> list[bytes]:
-    hidden = _hidden(past)
-    return [block for block in elements(past.said) if _call_id(block) not in hidden]
-
-
-def _hidden(past: Round) -> set[str]:
-    return {_answered(result) for result in past.results}
 
 
 def _blocks(content: bytes) -> list[bytes]:

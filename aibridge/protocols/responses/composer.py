@@ -21,8 +21,8 @@ import orjson
 
 from aibridge.protocols.editing import ObjectText, array, elements
 from aibridge.protocols.reading import dumped, mapping, parsed_object, text
-from aibridge.protocols.responses.weaving import REASONING, Item, answer_key, item, response_key
-from aibridge.protocols.rounds import Round, Turn, summed
+from aibridge.protocols.responses.weaving import NAME, REASONING, Item, call_key, item, response_key
+from aibridge.protocols.rounds import Round, Trail, Turn, answer_key, summed
 from aibridge.protocols.sse import Event, Splitter, encode, event_in
 from aibridge.protocols.tools import ToolCall, ToolResult
 
@@ -38,15 +38,15 @@ _DONE = b"[DONE]"
 
 
 class ResponsesComposer:
-    """A `rounds.Composer`. `ours` are the wire names of our tools, `asked` is what the answer answers, `given`
-    what the client gave for the members of the request that we change. `stored`: the provider keeps the
+    """A `rounds.Composer`. `ours` are the wire names of our tools, `trail` is what the answer follows upon,
+    `given` what the client gave for the members of the request that we change. `stored`: the provider keeps the
     response."""
 
     def __init__(
-        self, ours: frozenset[str], asked: str, *, given: Mapping[str, bytes], stored: bool, event_stream: bool
+        self, ours: frozenset[str], trail: Trail, *, given: Mapping[str, bytes], stored: bool, event_stream: bool
     ) -> None:
         self._ours = ours
-        self._asked = asked
+        self._trail = trail
         self._echoes = dict(given)
         self._stored = stored
         self._splitter = Splitter() if event_stream else None
@@ -72,7 +72,8 @@ class ResponsesComposer:
         self._index_of_id: dict[str, Any] = {}
         self._streamed: dict[Any, Item] = {}  # by their index, or by their id where they have none
         self._listed: list[Item] = []  # by the response itself
-        self._body = b""  # of an answer that comes whole
+        self._held = bytearray()  # of an answer that comes whole
+        self._body = b""
         self._withheld: tuple[bytes, Event, dict[str, Any]] | None = None
         self._after_end = b""
 
@@ -90,12 +91,13 @@ class ResponsesComposer:
 
     def feed(self, chunk: bytes) -> bytes:
         if self._splitter is None:
-            self._body += chunk
+            self._held += chunk
             return b""
         return b"".join([self._shown_of(written) for written in self._splitter.feed(chunk)])
 
     def turn(self) -> Turn:
         if self._splitter is None:
+            self._body = bytes(self._held)
             self._read_body()
         calls = [_call(each) for each in self._output() if self._is_ours(each)]
         return Turn(tuple(calls), mixed=bool(self._client_calls()), cut=not self._whole or self._status in _CUT)
@@ -124,8 +126,12 @@ class ResponsesComposer:
 
     def keys(self) -> tuple[str, ...]:
         said = "".join(each.said for each in self._visible())
-        key = answer_key(self._asked, self._client_calls(), said)
-        return (*([key] if key else ()), *([response_key(self._first_id)] if self._first_id else ()))
+        calls = self._client_calls()
+        key = answer_key(NAME, self._trail, said, calls)
+        found = [key] if key else []
+        # In a conversation that the provider holds nothing else tells of the answer.
+        found += [call_key(calls[0])] if calls else []
+        return (*found, *([response_key(self._first_id)] if self._first_id else ()))
 
     def _output(self) -> list[Item]:
         """The round's items. The response may leave them out after they were streamed."""

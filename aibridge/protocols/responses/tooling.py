@@ -14,7 +14,7 @@ from aibridge.protocols.editing import ObjectText, array, elements
 from aibridge.protocols.interceptor import Declined, Payload, Tooling
 from aibridge.protocols.reading import mapping, sequence, text
 from aibridge.protocols.responses.composer import ResponsesComposer
-from aibridge.protocols.responses.weaving import asked, held, keys, resumed, spoken, woven
+from aibridge.protocols.responses.weaving import held, keys, resumed, spoken, trail, woven
 from aibridge.protocols.rounds import HiddenTurn, Round
 from aibridge.protocols.tools import Tool
 
@@ -43,7 +43,7 @@ def definition(tool: Tool) -> bytes:
     """`strict` is true unless it says otherwise, and then few schemas are taken."""
     described = {"description": tool.description} if tool.description else {}
     named = {"type": "function", "name": tool.wire_name, **described}
-    return orjson.dumps({**named, "parameters": tool.schema, "strict": False})
+    return orjson.dumps({**named, "parameters": tool.shown_schema(), "strict": False})
 
 
 class ResponsesRequest:
@@ -58,9 +58,9 @@ class ResponsesRequest:
         self._client_tools = elements(self._given("tools", b"[]"))
         self._tools = array([*self._client_tools, *map(definition, tools)])
         self._client_input = _items(self._given("input", b"[]"))
-        self._input = woven(self._client_input, recalled)
+        self._input = woven(payload, self._client_input, recalled)
         self._put: dict[str, bytes] = {}  # in every round
-        if not parallel and payload.data.get("parallel_tool_calls") is not False:
+        if tools and not parallel and payload.data.get("parallel_tool_calls") is not False:
             self._put["parallel_tool_calls"] = b"false"
         self._go_on(held(payload, recalled))
 
@@ -69,11 +69,8 @@ class ResponsesRequest:
         items = self._items_after(past)
         if items != self._client_input:
             put["input"] = array(items)
-        if not last or not self._client_tools:
-            put["tools"] = self._tools
-        choice = self._tool_choice(later=bool(past), last=last)
-        if choice is not None:
-            put["tool_choice"] = choice
+        if self._names:
+            put |= self._with_tools(later=bool(past), last=last)
         return self._text.edited(put=put)
 
     def compose(self, *, event_stream: bool) -> ResponsesComposer:
@@ -81,7 +78,7 @@ class ResponsesRequest:
         given = {name: self._given(name, defaults[name]) for name in self._put}
         return ResponsesComposer(
             self._names,
-            asked(self._payload),
+            trail(self._payload),
             given={**given, "tool_choice": self._given("tool_choice", b'"auto"')},
             stored=self._payload.data.get("store") is not False,
             event_stream=event_stream,
@@ -106,6 +103,11 @@ class ResponsesRequest:
         if past and self._payload.data.get("conversation") is not None:
             return list(past[-1].results)
         return [*self._input, *(each for one in past for each in spoken(one))]
+
+    def _with_tools(self, *, later: bool, last: bool) -> dict[str, bytes]:
+        put = {"tools": self._tools} if not last or not self._client_tools else {}
+        choice = self._tool_choice(later=later, last=last)
+        return put if choice is None else put | {"tool_choice": choice}
 
     def _tool_choice(self, *, later: bool, last: bool) -> bytes | None:
         """What stands in place of the client's choice, None: it stays. A forced choice holds in the first round

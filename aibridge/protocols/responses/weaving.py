@@ -7,20 +7,19 @@ calls with it; then only what the client could not answer is missing.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import groupby
 from typing import Any
 
 from aibridge.protocols.editing import elements
 from aibridge.protocols.interceptor import Payload
 from aibridge.protocols.reading import mapping, parsed_object, sequence, text
-from aibridge.protocols.rounds import HiddenTurn, Round, call_key, text_key
+from aibridge.protocols.rounds import HiddenTurn, Round, Trail, answer_key
 
 NAME = "responses"
 REASONING = "reasoning"
-
-_INSTRUCTIONS = ("system", "developer")
 
 # What the model's part of a conversation consists of, besides its messages and the calls of all kinds.
 _OF_MODEL = (REASONING, "compaction", "mcp_list_tools", "mcp_approval_request", "program")
@@ -82,25 +81,20 @@ def item(written: bytes) -> Item:
     return Item(written, parsed_object(written) or {})
 
 
-def asked(payload: Payload) -> str:
-    """What an answer to this request answers, as text."""
-    given = payload.data.get("input")
-    return given if isinstance(given, str) else _asked(_items(payload))
+def trail(payload: Payload) -> Trail:
+    """What an answer to this request follows upon."""
+    return reduce(_followed, _groups(_items(payload)), _beginning(payload))
 
 
 def keys(payload: Payload) -> tuple[str, ...]:
     """The keys of the answers in the history, be it here or with the provider."""
-    before: list[Item] = []
-    found: list[str] = []
-    for of_model, group in _groups(_items(payload)):
-        key = _key(group, before) if of_model else None
-        found += [key] if key else []
-        before += group
+    found = [key for _, key in _keyed(_items(payload), _beginning(payload)) if key]
     return (*found, *_held_keys(payload))
 
 
-def answer_key(question: str, call_ids: Sequence[str], said: str) -> str | None:
-    return call_key(NAME, call_ids[0]) if call_ids else text_key(NAME, question, said)
+def call_key(call_id: str) -> str:
+    """The key of an answer by a call in it, where nothing else of it is known."""
+    return f"{NAME}:call:{call_id}"
 
 
 def response_key(response_id: str) -> str:
@@ -113,16 +107,15 @@ def spoken(past: Round) -> list[bytes]:
     return [*elements(past.said), *past.results]
 
 
-def woven(written: Sequence[bytes], turns: Mapping[str, HiddenTurn]) -> list[bytes]:
+def woven(payload: Payload, written: Sequence[bytes], turns: Mapping[str, HiddenTurn]) -> list[bytes]:
     """The input with the hidden turns in their original places. A turn that does not fit what the client has made
     of its answer stays out."""
     if not turns:
         return list(written)
-    before: list[Item] = []
     out: list[bytes] = []
     waiting: Round | None = None  # its results belong to the beginning of what the client says next
-    for of_model, group in _groups(map(item, written)):
-        turn = turns.get(_key(group, before) or "") if of_model else None
+    for group, key in _keyed(map(item, written), _beginning(payload)):
+        turn = turns.get(key or "")
         pieces = _unfolded(group, turn) if turn else None
         if turn is not None and pieces is not None:
             out += pieces
@@ -132,7 +125,6 @@ def woven(written: Sequence[bytes], turns: Mapping[str, HiddenTurn]) -> list[byt
             waiting = None
         else:
             out += [each.written for each in group]
-        before += group
     return out if waiting is None else [*out, *_answered([], waiting)]
 
 
@@ -150,11 +142,13 @@ def resumed(written: Sequence[bytes], past: Round) -> list[bytes]:
 
 
 def _items(payload: Payload) -> list[Item]:
-    """What they say; how they are written does not matter here."""
-    return [Item(b"", mapping(each)) for each in sequence(payload.data.get("input"))]
+    """What they say; how they are written does not matter here. An input that is a text is short for a message."""
+    given = payload.data.get("input")
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else sequence(given)
+    return [Item(b"", mapping(each)) for each in items]
 
 
-def _groups(items: Iterator[Item] | Sequence[Item]) -> Iterator[tuple[bool, list[Item]]]:
+def _groups(items: Iterable[Item]) -> Iterator[tuple[bool, list[Item]]]:
     """The runs of the model's items, and what stands between them."""
     for of_model, group in groupby(items, key=lambda each: each.of_model):
         yield of_model, list(group)
@@ -170,23 +164,36 @@ def _held_keys(payload: Payload) -> list[str]:
         return []
     items = _items(payload)
     known = {"", *(each.calls for each in items)}
-    return [call_key(NAME, each.answers) for each in items if each.answers not in known]
+    return [call_key(each.answers) for each in items if each.answers not in known]
 
 
-def _key(group: Sequence[Item], before: Sequence[Item]) -> str | None:
-    calls = [each.calls for each in group if each.calls]
-    return answer_key(_asked(before), calls, "".join(each.said for each in group))
+def _beginning(payload: Payload) -> Trail:
+    return Trail().followed_by("previous", text(payload.data.get("previous_response_id")))
 
 
-def _asked(before: Sequence[Item]) -> str:
-    """Clients append instructions to what the user said, so these do not count."""
-    left = list(before)
-    while left and left[-1].data.get("role") in _INSTRUCTIONS:
-        left.pop()
-    answers: list[str] = []
-    while left and left[-1].answers:
-        answers.insert(0, left.pop().answers)
-    return "".join(answers) or (left[-1].asked if left else "")
+def _keyed(items: Iterable[Item], before: Trail) -> Iterator[tuple[list[Item], str | None]]:
+    """The runs, those of the model's with the key of the answer that they are."""
+    for of_model, group in _groups(items):
+        yield group, answer_key(NAME, before, *_answer(group)) if of_model else None
+        before = _followed(before, (of_model, group))
+
+
+def _followed(before: Trail, run: tuple[bool, list[Item]]) -> Trail:
+    """Clients put instructions anywhere."""
+    of_model, group = run
+    if of_model:
+        return before.answered(*_answer(group))
+    for each in group:
+        if each.answers:
+            before = before.followed_by("tool", "", [each.answers])
+        elif each.data.get("role") == "user":
+            before = before.followed_by("user", each.asked)
+    return before
+
+
+def _answer(group: Sequence[Item]) -> tuple[str, list[str]]:
+    """What it says, and the ids of its calls."""
+    return "".join(each.said for each in group), [each.calls for each in group if each.calls]
 
 
 def _unfolded(shown: Sequence[Item], turn: HiddenTurn) -> list[bytes] | None:
