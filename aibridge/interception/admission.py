@@ -60,7 +60,7 @@ class Admission:
         raise self._logged(error, "too many requests of the actor at once", actor)
 
     def _count(self, actor: str) -> None:
-        wait = self._rate.hit(actor) if self._rate else 0.0
+        wait = self._rate.hit(actor) if self._rate is not None else 0.0
         if wait > 0:
             error = RateLimited("too many requests in too little time", retry_after=wait)
             raise self._logged(error, "the actor's rate", actor)

@@ -45,7 +45,8 @@ class Window:
         self._total = 0
         self._lock = Lock()
 
-    def __len__(self) -> int:
+    @property
+    def keys(self) -> int:
         """How many keys are remembered."""
         return len(self._hits)
 
