@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from flask import Flask
 
 from aibridge import settings as configuration
+from aibridge.interception.admission import Admission
 from aibridge.interception.gateway import Gateway, Provider
 from aibridge.interception.memory import Memory, ProcessMemory
 from aibridge.interception.recorder import BackgroundRecorder
@@ -18,7 +19,8 @@ from aibridge.providers.openai import openai_provider
 from aibridge.providers.sandbox import sandbox_provider
 from aibridge.providers.transport import HttpClient, http_client
 from aibridge.records import Recorder
-from aibridge.settings import Settings
+from aibridge.settings import Settings, capacity_of
+from aibridge.shared.rates import rate_of
 from aibridge.storage.database import Database
 from aibridge.storage.memory import SqlMemory
 from aibridge.storage.recorder import SqlRecorder
@@ -30,6 +32,7 @@ from aibridge.web.bedrock import BEDROCK_ROUTES
 from aibridge.web.copilot import COPILOT_ROUTES
 from aibridge.web.errors import register_error_handlers
 from aibridge.web.health import health_blueprint
+from aibridge.web.limits import give_places_back
 from aibridge.web.openai import OPENAI_ROUTES
 from aibridge.web.routes import Routes, provider_blueprint
 from aibridge.web.sandbox import SANDBOX_ROUTES
@@ -77,6 +80,7 @@ def create_app(
         verify_token=Tokens(database).verify,
         problems=database.check,
         on_close=(client.close, database.dispose),
+        admission=_admission(settings),
     )
     app = Flask("aibridge", static_folder=None)
     app.url_map.merge_slashes = False  # no redirects: a POST does not follow them
@@ -86,6 +90,7 @@ def create_app(
         _, routes = PROVIDER_TYPES[provider.type]
         app.register_blueprint(provider_blueprint(gateway, provider, routes))
     register_error_handlers(app, gateway)
+    give_places_back(app)
     return app
 
 
@@ -93,6 +98,11 @@ def _memory(settings: Settings, database: Database, recorder: Recorder | None) -
     """In the database, unless there is none or it may not hold what people and models said."""
     stored = recorder is None and settings.recording.content == "full"
     return SqlMemory(database) if stored else ProcessMemory()
+
+
+def _admission(settings: Settings) -> Admission:
+    limits = settings.limits
+    return Admission(capacity=capacity_of(settings), per_actor=limits.per_actor_concurrency, rate=rate_of(limits))
 
 
 def gateway_of(app: Flask) -> Gateway:

@@ -8,7 +8,8 @@
     |-- MethodNotAllowed          405  the route exists, the method does not
     |-- UpgradeRequired           426  a websocket was asked for; there is only HTTP
     |-- RequestTooLarge           413  the body is over server.body_limit
-    |-- Unavailable               503  not now: the interception cannot be recorded
+    |-- RateLimited               429  too many requests of this actor, at once or in their time
+    |-- Unavailable               503  not now: all places are taken, or the interception cannot be recorded
     |-- NotSupported              501  what is asked for does not go together with injected tools
     |-- RoundRefused              502  the provider refused a later round when the answer had begun
     |-- ToolLoopLimit             502  the rounds are used up and there is nothing to show
@@ -69,6 +70,10 @@ class UpgradeRequired(GatewayError):
 
 class RequestTooLarge(GatewayError):
     status, kind, category = 413, "request_too_large", "bad_request"
+
+
+class RateLimited(GatewayError):
+    status, kind, category = 429, "rate_limited", "rate_limited"
 
 
 class Unavailable(GatewayError):

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -38,6 +39,7 @@ CONVENTIONAL: dict[str, tuple[str, str]] = {
     "PORT": ("server", "port"),
     "WEB_CONCURRENCY": ("server", "workers"),
     "DATABASE_URL": ("database", "url"),
+    "REDIS_URL": ("limits", "redis_url"),
 }
 
 # Providers that exist without any [[providers]] entry: name -> (key variable, base URL variable).
@@ -98,6 +100,44 @@ def _database_url(value: str) -> str:
     return value
 
 
+def _redis_url(value: SecretStr) -> SecretStr:
+    parts = urlsplit(value.get_secret_value())
+    if parts.scheme not in ("redis", "rediss", "redis+unix"):
+        raise ValueError("must be a redis://, rediss:// or redis+unix:// URL")
+    try:
+        assert parts.port is None or parts.port
+    except (AssertionError, ValueError):  # whose message may show a part of the password
+        raise ValueError(
+            "has no usable port (in a password, / ? # and @ must be written as %2F %3F %23 %40)"
+        ) from None
+    return value
+
+
+_UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+LARGEST_COUNT = 100_000
+
+
+def allowance(rate: str | None) -> tuple[int, int] | None:
+    """So many requests in so many seconds, as a text like 120/minute or 10/5 seconds says; None if it is empty.
+    Raises ValueError."""
+    if not rate:
+        return None
+    found = re.fullmatch(r"\s*(\d+)\s*(?:/|per\b)\s*(\d*)\s*(second|minute|hour|day)s?\s*", rate, re.IGNORECASE)
+    if not found:
+        raise ValueError(
+            "must be requests in a time (second, minute, hour or day), such as 120/minute or 10/5 seconds"
+        )
+    count, units = int(found[1]), int(found[2] or 1)
+    if not 1 <= count <= LARGEST_COUNT or not units:
+        raise ValueError(f"must allow 1 to {LARGEST_COUNT} requests in at least 1 second")
+    return count, units * _UNITS[found[3].lower()]
+
+
+def _rate(value: str) -> str:
+    allowance(value)
+    return value
+
+
 def _mcp_url(value: str) -> str:
     if not re.fullmatch(r"https?://[^\s/?#]+\S*", value):
         raise ValueError("must be an http:// or https:// URL")
@@ -114,6 +154,8 @@ def _pattern(value: str) -> str:
 
 Secret = Annotated[SecretStr, BeforeValidator(secret), AfterValidator(_not_blank)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+RedisUrl = Annotated[Secret, AfterValidator(_redis_url)]
+Rate = Annotated[str, AfterValidator(_rate)]
 McpUrl = Annotated[str, AfterValidator(_mcp_url)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
@@ -169,9 +211,16 @@ class Recording(Section):
 
 
 class Limits(Section):
-    max_concurrency: int = Field(0, ge=0, description="requests at once per process; 0: no limit")
-    per_actor_concurrency: int = Field(0, ge=0, description="requests at once per actor; 0: no limit")
-    rate: str | None = Field(None, description="requests per actor, such as 120/minute")
+    max_concurrency: int = Field(0, ge=0, description="requests at once per process; 0: as the threads allow")
+    per_actor_concurrency: int = Field(0, ge=0, description="requests at once per actor and process; 0: no limit")
+    rate: Rate | None = Field(None, description="requests of an actor in a time, such as 120/minute")
+    redis_url: RedisUrl | None = Field(None, description="Redis in which all processes count the rate together")
+
+    @model_validator(mode="after")
+    def _redis_needs_its_client(self) -> Self:
+        if self.rate and self.redis_url and find_spec("redis") is None:
+            raise ValueError("redis_url needs redis, which is not installed (pip install redis)")
+        return self
 
 
 class Tools(Section):
@@ -349,7 +398,6 @@ class Settings(BaseSettings):
     def _later(self) -> list[tuple[str, bool]]:
         providers = self.providers
         return [
-            ("limits", self.limits != Limits()),
             ("providers.retry", any(provider.retry for provider in providers)),
             ("providers.circuit_breaker", any(provider.circuit_breaker for provider in providers)),
             ("providers.dump_dir", any(provider.dump_dir for provider in providers)),
@@ -448,6 +496,8 @@ def effective(settings: Settings) -> dict[str, Any]:
     """The configuration as plain data, every secret masked, also the password in a database URL."""
     dumped = settings.model_dump(mode="json")
     dumped["database"]["url"] = _masked_url(settings.database.url)
+    if settings.limits.redis_url:
+        dumped["limits"]["redis_url"] = _masked_url(settings.limits.redis_url.get_secret_value())
     for entry in (*dumped["providers"], *dumped["mcp_servers"]):
         for name in ("base_url", "url"):
             if entry.get(name):
@@ -459,6 +509,16 @@ def _masked_url(url: str) -> str:
     """Without the password, whether it stands before the host or in the query."""
     url = re.sub(r"(://[^:/@?]*):[^/@?]*@", r"\1:**********@", url)
     return re.sub(r"([?&]\w*(?:password|secret|token|key)\w*=)[^&]*", r"\1**********", url)
+
+
+def capacity_of(settings: Settings) -> int:
+    """How many requests one process takes at once; 0: any number. In a gthread worker each holds a thread, and
+    some threads are kept for refusals and for the health routes."""
+    server, limit = settings.server, settings.limits.max_concurrency
+    if server.worker_class != "gthread":
+        return limit
+    spare = min(max(2, server.threads // 16), server.threads - 1)
+    return min(limit or server.threads, server.threads - spare)
 
 
 def timeouts_of(provider: Provider, general: UpstreamTimeouts) -> UpstreamTimeouts:

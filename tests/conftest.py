@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from tests.postgresql import programs, running_server
+from tests.redis_server import RedisServer, running_redis
 
 NO_POSTGRESQL = "PostgreSQL is not installed, nor does DATABASE_URL name a server: nothing was tested on it"
+NO_REDIS = "redis-server is not installed: nothing was tested on it"
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +27,18 @@ def postgresql() -> Iterator[str]:
         pytest.skip(NO_POSTGRESQL)
 
 
+@pytest.fixture
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """An empty Redis for this test alone."""
+    pytest.importorskip("redis", reason=NO_REDIS)
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        if server is None:
+            pytest.skip(NO_REDIS)
+        yield server
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if any(NO_POSTGRESQL in str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])):
-        terminalreporter.write_line(NO_POSTGRESQL, yellow=True)
+    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    for missing in (NO_POSTGRESQL, NO_REDIS):
+        if any(missing in reason for reason in skipped):
+            terminalreporter.write_line(missing, yellow=True)

@@ -126,9 +126,10 @@ class TestConfiguration:
         assert listed(run("check-config --json", PORT="9000"))["server"]["port"] == 9000
 
     def test_a_setting_without_effect_is_pointed_out(self, run: Run) -> None:
-        result = run("check-config", AIBRIDGE_LIMITS_RATE="120/minute")
+        provider = {"name": "p", "type": "openai", "dump_dir": "dumps"}
+        result = run("check-config", AIBRIDGE_PROVIDERS=json.dumps([provider]))
         assert result.exit_code == 0
-        assert "limits" in result.stderr
+        assert "dump_dir" in result.stderr
 
 
 class TestServe:

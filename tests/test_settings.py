@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from aibridge.settings import Server, Settings, SettingsError, UpstreamTimeouts, effective, timeouts_of
+from aibridge.settings import (
+    Server,
+    Settings,
+    SettingsError,
+    UpstreamTimeouts,
+    allowance,
+    capacity_of,
+    effective,
+    timeouts_of,
+)
 
 SECRET = "sk-ant-very-secret-value"
 
@@ -141,7 +150,99 @@ def test_open_mode_may_listen_beyond_loopback_when_told_so() -> None:
 
 def test_settings_that_nothing_acts_on_yet_are_named() -> None:
     file = '[limits]\nrate = "5/minute"\n[[providers]]\nname = "p"\ntype = "openai"\ndump_dir = "dumps"'
-    assert load(file).without_effect() == ["limits", "providers.dump_dir"]
+    assert load(file).without_effect() == ["providers.dump_dir"]
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ("120/minute", (120, 60)),
+        ("1/second", (1, 1)),
+        (" 10 / 5 Seconds ", (10, 5)),
+        ("1000 per hour", (1000, 3600)),
+        ("100000/2days", (100_000, 172_800)),
+        ("", None),
+    ],
+)
+def test_rates(text: str, allowed: tuple[int, int] | None) -> None:
+    rate = load(AIBRIDGE_LIMITS_RATE=text).limits.rate
+    assert allowance(rate) == allowed
+    assert allowance(load().limits.rate) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        *[
+            (text, "such as 120/minute")
+            for text in ("120", "fast", "120/fortnight", "-1/minute", "1.5/minute", " ")
+        ],
+        *[(text, "1 to 100000 requests") for text in ("0/minute", "100001/day", "5/0 seconds")],
+    ],
+)
+def test_what_is_no_rate(text: str, problem: str) -> None:
+    message = refusal(AIBRIDGE_LIMITS_RATE=text)
+    assert message.startswith("limits.rate: must ")
+    assert problem in message
+    assert "variable AIBRIDGE_LIMITS_RATE" in message
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (f"redis://:{SECRET}@h:6379/0", "redis://:**********@h:6379/0"),
+        (f"rediss://user:{SECRET}@h/1", "rediss://user:**********@h/1"),
+        (f"redis+unix:///run/redis.sock?password={SECRET}", "redis+unix:///run/redis.sock?password=**********"),
+    ],
+)
+def test_redis_is_shown_without_its_password(url: str, shown: str) -> None:
+    settings = load(REDIS_URL=url)
+    assert settings.limits.redis_url
+    assert settings.limits.redis_url.get_secret_value() == url
+    assert SECRET not in repr(settings)
+    assert effective(settings)["limits"]["redis_url"] == shown
+    assert load("[limits]\nredis_url = 'redis://a'", REDIS_URL=url).limits == settings.limits
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        (f"http://:{SECRET}@h", "must be a redis://"),
+        (SECRET, "must be a redis://"),
+        (f"redis://:{SECRET}/more@h", "%2F"),
+        (f"redis://h:0/{SECRET}", "no usable port"),
+    ],
+)
+def test_what_is_no_redis(url: str, problem: str) -> None:
+    message = refusal(REDIS_URL=url)
+    assert problem in message
+    assert "variable REDIS_URL" in message
+
+
+def test_redis_without_its_client_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    assert "needs redis, which is not installed" in refusal(REDIS_URL="redis://h", AIBRIDGE_LIMITS_RATE="1/day")
+    assert load(REDIS_URL="redis://h").limits.redis_url  # some platforms set it anyhow
+
+
+@pytest.mark.parametrize(
+    ("worker_class", "threads", "limit", "capacity"),
+    [
+        ("gthread", 128, 0, 120),
+        ("gthread", 128, 50, 50),
+        ("gthread", 128, 1000, 120),
+        ("gthread", 16, 0, 14),
+        ("gthread", 3, 0, 1),
+        ("gthread", 2, 0, 1),
+        ("gevent", 2, 0, 0),
+        ("gevent", 2, 500, 500),
+    ],
+)
+def test_some_threads_are_kept_for_refusals_and_health(
+    worker_class: str, threads: int, limit: int, capacity: int
+) -> None:
+    server = f'[server]\nworker_class = "{worker_class}"\nthreads = {threads}\n'
+    assert capacity_of(load(f"{server}[limits]\nmax_concurrency = {limit}")) == capacity
 
 
 BEDROCK = {

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from aibridge.interception.admission import Admission
 from aibridge.interception.credentials import CredentialRules
 from aibridge.interception.memory import Memory
 from aibridge.interception.metering import Meter
@@ -70,6 +71,7 @@ class Gateway:
     verify_token: VerifyToken
     problems: Callable[[], Sequence[str]]
     on_close: Sequence[Callable[[], None]] = ()
+    admission: Admission = field(default_factory=Admission)
     _running: threading.Event = field(default_factory=threading.Event)
     _starting: threading.Lock = field(default_factory=threading.Lock)
 

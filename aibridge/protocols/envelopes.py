@@ -18,6 +18,7 @@ _KINDS: dict[str, tuple[str, str, str]] = {
     "method_not_allowed": ("invalid_request_error", "invalid_request_error", "method_not_allowed"),
     "upgrade_required": ("invalid_request_error", "invalid_request_error", "upgrade_required"),
     "request_too_large": ("request_too_large", "invalid_request_error", "request_too_large"),
+    "rate_limited": ("rate_limit_error", "rate_limit_error", "rate_limit_exceeded"),
     "unavailable": ("overloaded_error", "server_error", "service_unavailable"),
     "not_supported": ("invalid_request_error", "invalid_request_error", "not_supported"),
     "tool_loop_limit": ("api_error", "api_error", "tool_loop_limit"),

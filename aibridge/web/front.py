@@ -34,6 +34,7 @@ from aibridge.upstream.call import Headers, UpstreamRequest, UpstreamResponse
 from aibridge.web.auth import authenticate
 from aibridge.web.client_watch import client_watch
 from aibridge.web.errors import INTERCEPTION_ID, as_sent, error_response, too_large
+from aibridge.web.limits import admit, claim
 from aibridge.web.received import inflated, read, received_headers
 from aibridge.web.stream import AnswerStream, opening
 
@@ -59,6 +60,7 @@ def bridged(gateway: Gateway, provider: Provider, protocol: WireProtocol, path: 
         arrived = time.monotonic()
         gateway.start()
         try:
+            admit(gateway, request.environ)
             visit = _Visit(gateway, provider, protocol, path, request)
             return visit.answer(arrived)
         except GatewayError as error:
@@ -114,6 +116,7 @@ class _Visit:
             actor, received = authenticate(
                 received_headers(self._request.environ), auth, self._gateway.verify_token
             )
+            claim(self._request.environ, actor)
             return actor, resolve(received, self._provider.credentials, allow_byok=auth.allow_byok), received
         except GatewayError:
             if self._declared_too_large():

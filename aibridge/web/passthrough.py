@@ -13,6 +13,7 @@ from aibridge.protocols.interceptor import WireProtocol
 from aibridge.upstream.call import Headers, UpstreamBody
 from aibridge.web.auth import authenticate
 from aibridge.web.errors import as_sent, error_response, too_large
+from aibridge.web.limits import admit, claim
 from aibridge.web.received import climbs, read, received_headers, target_below
 from aibridge.web.stream import StreamCut
 
@@ -22,6 +23,7 @@ def passed_through(gateway: Gateway, provider: Provider, shape: WireProtocol) ->
 
     def view(**_: str) -> Response:
         try:
+            admit(gateway, request.environ)
             return _forwarded(gateway, provider, request)
         except GatewayError as error:
             return error_response(shape, error)
@@ -89,6 +91,7 @@ def _headers(gateway: Gateway, provider: Provider, request: Request) -> Headers:
     auth = gateway.settings.auth
     everything = received_headers(request.environ)
     actor, received = authenticate(everything, auth, gateway.verify_token)
+    claim(request.environ, actor)
     credential = resolve(received, provider.credentials, allow_byok=auth.allow_byok)
     defaults = tuple(pair for pair in provider.defaults if pair[0] != "content-type")
     kept = upstream_headers(

@@ -1,0 +1,1 @@
+"""What several processes and machines count together, in Redis. Nobody else imports `limits` and `redis`."""

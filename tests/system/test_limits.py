@@ -1,0 +1,219 @@
+"""Who is refused when there is too much, and that nobody's place is lost (behaviour.md 2.1)."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.fake_provider import Reply
+from tests.fake_provider.conversations import message_start, request_bytes, text, text_block, user
+from tests.redis_server import RedisServer
+from tests.system.client import Exchange, eventually
+from tests.system.conftest import Gateways
+from tests.system.gateway import Gateway, Setup
+
+pytestmark = pytest.mark.system
+
+AT_ONCE = 1.0  # seconds within which a refusal or a sign of health must be there
+REQUEST = request_bytes(user("hi"), stream=True)
+BLOCKING = request_bytes(user("hi"), stream=False)
+MODELS = "/anthropic/v1/models"
+OPENING = (message_start("msg_open", {"input_tokens": 3, "output_tokens": 1}), *text_block(0, "so far "))
+ENDING = text().events[-2:]
+
+
+def limits(**variables: object) -> Setup:
+    return Setup(environment=tuple((f"AIBRIDGE_{name}", str(value)) for name, value in variables.items()))
+
+
+# Two places: of four threads two are kept for refusals and health.
+TWO_PLACES = limits(SERVER_THREADS=4, LIMITS_MAX_CONCURRENCY=2, SERVER_PING_INTERVAL=0.3)
+ONE_EACH = limits(LIMITS_PER_ACTOR_CONCURRENCY=1, SERVER_PING_INTERVAL=0.3)
+
+
+def opened(gateway: Gateway, actor: str = "somebody") -> Exchange:
+    """A stream that is under way. It does not end by itself."""
+    gateway.provider.reply(Reply.sse((*OPENING, gateway.provider.hold())))
+    return gateway.post(REQUEST, [("X-User-ID", actor)]).read_until(OPENING[-1])
+
+
+def refusal(
+    gateway: Gateway, status: int, actor: str = "somebody", target: str = "/anthropic/v1/messages"
+) -> Exchange:
+    """A request that is refused at once, in the API's shape, without the provider's knowing."""
+    known = len(gateway.provider.received)
+    started = time.monotonic()
+    with gateway.post(REQUEST, [("X-User-ID", actor)], target) as answer:
+        answer.read()
+    assert time.monotonic() - started < AT_ONCE
+    assert (answer.status, answer.ended) == (status, "clean")
+    assert answer.error()[0] == {503: "overloaded_error", 429: "rate_limit_error"}[status]
+    assert int(answer.header("retry-after") or 0) >= 1
+    assert answer.header("x-should-retry") is None
+    assert answer.header("x-aibridge-interception-id") is None
+    assert len(gateway.provider.received) == known
+    return answer
+
+
+def is_served(gateway: Gateway, actor: str = "somebody") -> bool:
+    """Whether there is a place now."""
+    gateway.provider.always(text().reply(stream=True))
+    with gateway.post(REQUEST, [("X-User-ID", actor)]) as answer:
+        return answer.read().status == 200
+
+
+def is_healthy(gateway: Gateway) -> None:
+    for target in ("/healthz", "/readyz", "/"):
+        started = time.monotonic()
+        with gateway.get(target) as answer:
+            assert answer.read().status == 200
+        assert time.monotonic() - started < AT_ONCE
+
+
+# --- all of them -------------------------------------------------------------------------------------------------
+
+
+def test_a_full_gateway_refuses_at_once_and_stays_healthy(gateways: Gateways, actor: str) -> None:
+    gateway = gateways(TWO_PLACES)
+    with opened(gateway), opened(gateway) as second:
+        for target in ("/anthropic/v1/messages", MODELS, "/anthropic/v1/messages/count_tokens"):
+            refusal(gateway, 503, actor, target)
+        is_healthy(gateway)
+        second.close()
+        eventually(lambda: is_served(gateway))
+    assert gateway.rows("interceptions", initiator_id=actor) == []
+
+
+def test_streams_take_no_more_threads_than_leave_it_healthy(gateways: Gateways, worker_class: str) -> None:
+    """Without any limit set: as many streams are asked for as there are threads."""
+    gateway = gateways(limits(SERVER_THREADS=8, SERVER_PING_INTERVAL=0.3))
+    gateway.provider.always(lambda _: Reply.sse((*OPENING, gateway.provider.hold())))
+    with ExitStack() as stack:
+        asked = [stack.enter_context(gateway.post(REQUEST)) for _ in range(8)]
+        statuses = [answer.head().status for answer in asked]
+        is_healthy(gateway)
+    refused = 2 if worker_class == "gthread" else 0
+    assert (statuses.count(200), statuses.count(503)) == (8 - refused, refused)
+    eventually(lambda: is_served(gateway))
+
+
+def test_a_flood_is_refused_and_hardly_logged(gateways: Gateways) -> None:
+    gateway = gateways(TWO_PLACES)
+    with opened(gateway), opened(gateway):
+        before = gateway.log_text().count("request refused")
+        with ExitStack() as stack:
+            flood = [stack.enter_context(gateway.post(REQUEST)) for _ in range(200)]
+            assert {answer.read().status for answer in flood} == {503}
+            is_healthy(gateway)
+        assert gateway.log_text().count("request refused") - before <= 10
+
+
+# --- one actor ---------------------------------------------------------------------------------------------------
+
+
+def test_an_actor_has_so_many_requests_at_once(gateways: Gateways, actor: str) -> None:
+    gateway = gateways(ONE_EACH)
+    with opened(gateway, actor):
+        refusal(gateway, 429, actor)
+        refusal(gateway, 429, actor, MODELS)
+        assert is_served(gateway, f"another-{actor}")
+    eventually(lambda: is_served(gateway, actor))
+    lines = [json.loads(line) for line in gateway.log_text().splitlines() if actor in line and "refused" in line]
+    assert lines[0]["reason"] == "too many requests of the actor at once"
+    assert lines[0]["actor"] == actor
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streaming", "blocking"])
+def test_one_after_the_other_is_never_refused(gateways: Gateways, actor: str, stream: bool) -> None:
+    """The place is free when the client has the whole answer, not a moment later."""
+    gateway = gateways(ONE_EACH)
+    gateway.provider.always(text().reply(stream=stream))
+    for _ in range(100):
+        with gateway.post(REQUEST if stream else BLOCKING, [("X-User-ID", actor)]) as answer:
+            assert answer.read().status == 200
+
+
+def test_a_rate(gateways: Gateways, actor: str) -> None:
+    gateway = gateways(limits(LIMITS_RATE="3/2 seconds"))
+    started = time.monotonic()
+    for _ in range(3):
+        assert is_served(gateway, actor)
+    refused = refusal(gateway, 429, actor)
+    assert time.monotonic() - started < 2, "too slow to tell"
+    assert refused.header("retry-after") in ("1", "2")
+    refusal(gateway, 429, actor, MODELS)
+    assert is_served(gateway, f"another-{actor}")
+    time.sleep(int(refused.header("retry-after") or 0))
+    assert is_served(gateway, actor)
+
+
+# --- places come back --------------------------------------------------------------------------------------------
+
+
+def replies(gateway: Gateway) -> Iterator[tuple[str, Reply]]:
+    """Answers of every kind; the client leaves those that would not end."""
+    yield "whole", text().reply(stream=True)
+    yield "left", Reply.sse((*OPENING, gateway.provider.hold()))
+    yield "cut", Reply.sse(OPENING).but(ending="cut")
+    yield "torn", Reply.sse(OPENING).but(ending="torn")
+    yield "reset", Reply.sse(OPENING).but(ending="reset")
+    yield "nothing", Reply.nothing("reset")
+    yield "garbage", Reply.garbage()
+    yield "empty", Reply.sse(())
+    yield "error", Reply.json(b'{"type":"error","error":{"type":"api_error","message":"no"}}', 500)
+    yield "left before", text().reply(stream=True).but(before=gateway.provider.hold())
+
+
+def test_every_ending_gives_the_place_back(gateways: Gateways, actor: str) -> None:
+    gateway = gateways(ONE_EACH)
+    for _ in range(3):
+        for kind, reply in replies(gateway):
+            gateway.provider.reset()
+            gateway.provider.reply(reply)
+            with gateway.post(REQUEST, [("X-User-ID", actor)]) as answer:
+                if kind == "left":
+                    answer.read_until(OPENING[-1])
+                elif kind == "left before":
+                    gateway.provider.whole_request()
+                else:
+                    answer.read()
+            gateway.provider.reset()
+            eventually(lambda: is_served(gateway, actor))
+
+
+def test_a_client_that_leaves_its_upload_gives_the_place_back(gateways: Gateways) -> None:
+    gateway = gateways(TWO_PLACES)
+    uploads = [
+        Exchange.open(gateway.url, "POST", "/anthropic/v1/messages", [], b'{"model":', length=1000)
+        for _ in range(2)
+    ]
+    eventually(lambda: not is_served(gateway))
+    for upload in uploads:
+        upload.close()
+    eventually(lambda: is_served(gateway))
+
+
+# --- several gateways --------------------------------------------------------------------------------------------
+
+
+def test_two_gateways_count_together_in_redis_and_do_without(
+    gateways: Gateways, redis_server: RedisServer, actor: str
+) -> None:
+    together = Setup(environment=(("REDIS_URL", redis_server.url), ("AIBRIDGE_LIMITS_RATE", "4/hour")))
+    one, other = gateways.own(together).start(), gateways.own(together).start()
+    for gateway in (one, other, one, other):
+        assert is_served(gateway, actor)
+    for gateway in (one, other):
+        wait = int(refusal(gateway, 429, actor).header("retry-after") or 0)
+        assert 3500 < wait <= 3600
+
+    redis_server.stop()
+
+    for gateway in (one, other):
+        for _ in range(4):
+            assert is_served(gateway, actor)
+        refusal(gateway, 429, actor)
+        assert gateway.log_text().count("shared rate limits fail") == 1
+        is_healthy(gateway)
