@@ -1,6 +1,8 @@
 """A failing store, a stop in the middle, kill -9: no answer and no record is lost (behaviour.md 2.6, 6.6, 10)."""
 
+import os
 import signal
+from contextlib import closing
 
 import pytest
 
@@ -99,6 +101,68 @@ def test_spooled_records_survive_a_kill(gateways: Gateways, actor: str) -> None:
     assert recorded.interception["status"] == "completed"
     assert [row["output_tokens"] for row in recorded.tokens] == [17]
     assert len(recorded.prompts) == 1
+
+
+def test_nothing_stays_open_after_a_kill(gateways: Gateways, actor: str) -> None:
+    gateway = gateways.own().start()
+    gateway.provider.reply(text().reply(stream=True), Reply.sse((*OPENING, gateway.provider.hold())))
+    with gateway.post(REQUEST) as finished:
+        finished.read()
+    with gateway.post(REQUEST, [("X-User-ID", actor)]) as answer:
+        answer.read_until(OPENING[-1])
+        gateway.kill()
+
+    gateway.start()
+
+    whole = gateway.recorded(finished.interception_id)
+    assert whole.interception["status"] == "completed"
+    assert [row["output_tokens"] for row in whole.tokens] == [17]
+    assert gateway.recorded_for(actor).interception["status"] == "interrupted"
+
+
+def test_a_killed_worker_leaves_nothing_open_and_takes_nobody_with_it(gateways: Gateways, actor: str) -> None:
+    """gunicorn starts another worker in its place, and that one ends what the dead one left."""
+    gateway = gateways.own(Setup(environment=(("WEB_CONCURRENCY", "2"),))).start()
+    hold = gateway.provider.hold()
+    gateway.provider.always(Reply.sse((*OPENING, hold, *text().events[-2:])))
+    answers = [gateway.post(REQUEST, [("X-User-ID", f"{actor}-{number}")]) for number in range(8)]
+    for answer in answers:
+        answer.read_until(OPENING[-1])
+    victim, *_ = gateway.worker_pids()
+
+    os.kill(victim, signal.SIGKILL)
+    dead = eventually(lambda: [row for row in gateway.rows("interceptions") if row["ended_at"]])
+    hold.set()
+    cut = [answer for answer in answers if answer.read().ended == "cut"]
+
+    assert {row["status"] for row in dead} == {"interrupted"}
+    assert {row["id"] for row in dead} == {answer.interception_id for answer in cut}
+    living = [row for row in gateway.rows("interceptions") if row["id"] not in {row["id"] for row in dead}]
+    assert [row["status"] for row in living] == ["completed"] * (8 - len(dead))
+
+
+def test_a_worker_that_was_only_stopped_has_the_last_word(gateways: Gateways, actor: str) -> None:
+    gateway = gateways.own().start()
+    hold = gateway.provider.hold()
+    gateway.provider.reply(Reply.sse((*OPENING, hold, *text().events[-2:])))
+    with gateway.post(REQUEST, [("X-User-ID", actor)]) as answer:
+        answer.read_until(OPENING[-1])
+        (worker,) = gateway.worker_pids()
+        os.kill(worker, signal.SIGSTOP)
+        with closing(gateway.connect()) as connection:  # as if it had been silent for long, on another machine
+            connection.execute("UPDATE aibridge_workers SET seen_at = '2020-01-01 00:00:00', place = ''")
+        shared = (("DATABASE_URL", f"sqlite:///{gateway.database}"),)
+        gateways.own(Setup(environment=shared)).start()
+        eventually(lambda: gateway.rows("interceptions", initiator_id=actor, status="interrupted"))
+        os.kill(worker, signal.SIGCONT)
+        hold.set()
+        answer.read()
+
+    assert answer.ended == "clean"
+    recorded = gateway.recorded_for(actor)
+    assert recorded.interception["status"] == "completed"
+    assert len(recorded.tokens) == 1
+    assert len(eventually(lambda: len(gateway.rows("workers")) == 2 and gateway.rows("workers"))) == 2
 
 
 def test_starting_a_second_gateway_interrupts_nobody(gateways: Gateways, actor: str) -> None:
