@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from aibridge.app import gateway_of
+from aibridge.hosting import disk_warning
 from aibridge.serving.draining import LAST_WORDS, MARGIN
 from aibridge.serving.stopping import announced
 from aibridge.settings import Settings, SettingsError
@@ -63,6 +64,9 @@ def on_starting(server: Any) -> None:
     server.stop = announced(server.stop)
     for name in _settings.without_effect():
         server.log.warning("the setting %s has no effect in this version", name)
+    warning = disk_warning(_settings.database.url, os.environ)
+    if warning:
+        server.log.critical("%s", warning)
     Database(_settings.database.url).upgrade()
 
 

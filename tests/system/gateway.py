@@ -106,7 +106,7 @@ class Gateway:
         self.database = folder / "aibridge.db"
         self.log = folder / "gateway.log"
         self.provider = FakeProvider()
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._environment = self._variables(worker_class)
         self._process: subprocess.Popen[bytes] | None = None
@@ -304,7 +304,7 @@ def metadata(row: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(row["metadata"] or "{}") or {}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
