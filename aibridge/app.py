@@ -25,6 +25,7 @@ from aibridge.storage.database import Database
 from aibridge.storage.memory import SqlMemory
 from aibridge.storage.recorder import SqlRecorder
 from aibridge.storage.tokens import Tokens
+from aibridge.storage.workers import Workers
 from aibridge.telemetry.logging import log_records
 from aibridge.toolboxes import toolboxes_of
 from aibridge.web.anthropic import ANTHROPIC_ROUTES
@@ -64,7 +65,8 @@ def create_app(
     is asked before every call of a tool."""
     settings = settings or Settings.load()
     database = Database(settings.database.url)
-    durable = recorder or SqlRecorder(database)
+    workers = Workers(database)
+    durable = recorder or SqlRecorder(database, workers)
     client = http_client(moment=min(1.0, settings.server.ping_interval / 4))
     gateway = Gateway(
         settings=settings,
@@ -74,12 +76,13 @@ def create_app(
             Spool(settings.recording.spool_dir),
             content=settings.recording.content,
             observers=(log_records,),
+            tend=None if recorder else workers.tend,
         ),
         toolbelt=Toolbelt(toolboxes_of(settings) if toolboxes is None else toolboxes, settings.tools, tool_policy),
         memory=_memory(settings, database, recorder),
         verify_token=Tokens(database).verify,
         problems=database.check,
-        on_close=(client.close, database.dispose),
+        on_close=(client.close, workers.leave, database.dispose),
         admission=_admission(settings),
     )
     app = Flask("aibridge", static_folder=None)

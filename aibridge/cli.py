@@ -21,6 +21,7 @@ import orjson
 
 from aibridge import __version__
 from aibridge.actions.store import Entry, check_folder
+from aibridge.hosting import disk_warning
 from aibridge.protocols.tools import Tool
 from aibridge.records import now
 from aibridge.settings import Settings, SettingsError, effective
@@ -82,6 +83,9 @@ def check_config(as_json: bool) -> None:
     settings = _settings()
     for name in settings.without_effect():
         click.echo(f"warning: {name} has no effect in this version", err=True)
+    warning = disk_warning(settings.database.url, os.environ)
+    if warning:
+        click.echo(f"warning: {warning}", err=True)
     values = effective(settings)
     click.echo(_json(values) if as_json else toml(values))
 

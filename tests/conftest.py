@@ -1,6 +1,7 @@
 """What the machine offers beyond Python: used where it is there, and loudly missed where it is not."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from tests.postgresql import programs, running_server
 from tests.redis_server import RedisServer, running_redis
 
+NO_NGINX = "nginx is not installed: deploy/nginx.conf was not tested"
 NO_POSTGRESQL = "PostgreSQL is not installed, nor does DATABASE_URL name a server: nothing was tested on it"
 NO_REDIS = "redis-server is not installed: nothing was tested on it"
 
@@ -37,8 +39,17 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
         yield server
 
 
+@pytest.fixture(scope="session")
+def nginx_program() -> str:
+    """The path of nginx; a package manager may have put it where only root looks."""
+    found = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if found is None:
+        pytest.skip(NO_NGINX)
+    return found
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
-    for missing in (NO_POSTGRESQL, NO_REDIS):
+    for missing in (NO_NGINX, NO_POSTGRESQL, NO_REDIS):
         if any(missing in reason for reason in skipped):
             terminalreporter.write_line(missing, yellow=True)

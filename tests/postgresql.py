@@ -9,6 +9,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
+
+from sqlalchemy import create_engine, make_url, text
+
+from aibridge.settings import Database as DatabaseSettings
 
 
 def programs() -> Path | None:
@@ -43,3 +48,17 @@ def running_server(folder: Path) -> Iterator[str]:
     finally:
         run("pg_ctl", "-w", "-m", "immediate", "stop")
         shutil.rmtree(data)
+
+
+@contextmanager
+def fresh_schema(server: str) -> Iterator[str]:
+    """A database URL, in SQLAlchemy's spelling, that leads into an empty schema of its own."""
+    url = make_url(DatabaseSettings(url=server).url)
+    schema = f"test_{uuid4().hex}"
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE SCHEMA {schema}"))
+    yield url.update_query_dict({"options": f"-csearch_path={schema}"}).render_as_string(hide_password=False)
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+    engine.dispose()

@@ -27,6 +27,7 @@ FLOORS = {
     "aibridge.web": 5,
     "aibridge.serving": 6,
     "aibridge.app": 6,
+    "aibridge.hosting": 6,
     "aibridge.toolboxes": 6,
     "aibridge.cli": 6,
     "aibridge.tabular": 6,

@@ -76,3 +76,13 @@ def test_every_direct_dependency_is_justified() -> None:
     ]
     for name in names:
         assert f"| {name} |" in DOCS["dependencies.md"]
+
+
+def promised() -> list[str]:
+    return sorted(set(re.findall(r"`([\w/]+\.py::\w+)`", DOCS["durability.md"])))
+
+
+@pytest.mark.parametrize("name", promised())
+def test_every_promise_has_its_test(name: str) -> None:
+    file, _, test = name.partition("::")
+    assert f"def {test}(" in (ROOT / "tests" / file).read_text("utf-8")

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from aibridge.interception.admission import Admission
 from aibridge.interception.credentials import CredentialRules
+from aibridge.interception.drain import Drain
 from aibridge.interception.memory import Memory
 from aibridge.interception.metering import Meter
 from aibridge.interception.model import Actor
@@ -72,6 +73,7 @@ class Gateway:
     problems: Callable[[], Sequence[str]]
     on_close: Sequence[Callable[[], None]] = ()
     admission: Admission = field(default_factory=Admission)
+    drain: Drain = field(default_factory=Drain)
     _running: threading.Event = field(default_factory=threading.Event)
     _starting: threading.Lock = field(default_factory=threading.Lock)
 
@@ -96,5 +98,7 @@ class Gateway:
 
     def unready(self) -> list[str]:
         """Why no traffic should come here now; empty when all is well."""
+        if self.drain.refusing:
+            return ["draining"]
         degraded = ["records wait in the spool"] if self.recorder.degraded else []
         return [*self.problems(), *degraded]

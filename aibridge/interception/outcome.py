@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from aibridge.errors import GatewayError, RoundRefused, UpstreamError
+from aibridge.errors import GatewayError, RoundRefused, Unavailable, UpstreamError
 from aibridge.protocols.interceptor import Observation, ProviderError
 from aibridge.records import Status
 
@@ -57,10 +57,11 @@ def judge(
     answer is not whole, all is well.
 
     Once bytes are `sent`, what happens to either connection after the end (or after an error event, which is one)
-    counts no more: providers drop theirs without ceremony, clients leave as soon as they have read it.
+    counts no more: providers drop theirs without ceremony, clients leave as soon as they have read it, and we may
+    be stopped.
     """
     over = observation.finished or observation.error is not None
-    if sent and over and isinstance(failure, UpstreamError):
+    if sent and over and isinstance(failure, UpstreamError | Unavailable):
         failure = None
     if observation.error is not None and (failure is None or isinstance(failure, RoundRefused)):
         return Verdict("failed", category(observation.error), observation.error.message, failure)

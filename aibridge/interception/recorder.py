@@ -34,6 +34,7 @@ GROUP_LIMIT = 256
 MAKERS = 2  # threads that make records
 COMMIT_TIMEOUT = 10.0  # seconds that a request waits for the store before it goes on without it
 REPLAY_INTERVAL = 2.0  # seconds between attempts to empty the spool
+TEND_INTERVAL = 5.0  # seconds between two of the store's own chores
 
 Observer = Callable[[Sequence[Record]], None]
 
@@ -109,21 +110,30 @@ class BackgroundRecorder:
     """Puts threads between the requests and a Recorder; they start with `start()`, after the fork.
 
     `observers` (logs, metrics) see the records of each interception once, whether or not they could be kept.
+    `tend` does what the store wants done every few seconds, on the thread that commits.
     """
 
     def __init__(
-        self, recorder: Recorder, spool: Spool, *, content: str = "full", observers: Sequence[Observer] = ()
+        self,
+        recorder: Recorder,
+        spool: Spool,
+        *,
+        content: str = "full",
+        observers: Sequence[Observer] = (),
+        tend: Callable[[], None] | None = None,
     ) -> None:
         self._recorder = recorder
         self._spool = spool
         self._content = content
         self._observers = observers
+        self._tend = tend
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._makers: ThreadPoolExecutor | None = None
         self._committer: Thread | None = None
         self._starting = Lock()
         self._degraded = Event()
         self._next_replay = 0.0
+        self._next_tending = 0.0
 
     def start(self) -> None:
         with self._starting:
@@ -206,11 +216,11 @@ class BackgroundRecorder:
     def _run(self) -> None:
         closing = False
         while not closing:
+            self._do_chores()
             group, closing = self._next_group()
             try:
                 if group:
                     self._commit(group)
-                self._replay_if_due()
             except Exception as error:  # a recorder of somebody else's, or a log that cannot be written
                 for job in group:
                     job.fail(RecordingError(f"the recorder failed: {error!r}"))
@@ -282,6 +292,17 @@ class BackgroundRecorder:
             raise
         self._degraded.set()
         _log.warning("the store did not take records; they wait in the spool", reason=reason)
+
+    def _do_chores(self) -> None:
+        """The spool goes first: it tells how interceptions ended that look abandoned otherwise."""
+        try:
+            self._replay_if_due()
+            if self._tend is not None and time.monotonic() >= self._next_tending:
+                self._next_tending = time.monotonic() + TEND_INTERVAL
+                self._tend()
+        except Exception:  # a bug, which must not stop the recording
+            with suppress(Exception):
+                _log.exception("the recorder's chores failed")
 
     def _replay_if_due(self) -> None:
         if time.monotonic() < self._next_replay:

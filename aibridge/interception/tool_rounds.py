@@ -14,7 +14,7 @@ from itertools import chain
 
 import structlog
 
-from aibridge.errors import RoundRefused, ToolLoopLimit, UpstreamError
+from aibridge.errors import GatewayError, RoundRefused, ToolLoopLimit, UpstreamError
 from aibridge.interception.calls import Asker, Calls
 from aibridge.interception.memory import LARGEST_TURN, Memory, size
 from aibridge.interception.tools import Catalogue, Outcome, Toolbelt
@@ -146,6 +146,9 @@ class ToolRounds:
             outcomes = running.outcomes()
         except GeneratorExit:
             outcomes = running.abandon("the client left")
+            raise
+        except GatewayError as error:
+            outcomes = running.abandon(error.message)
             raise
         finally:
             self._usages[-1] = [outcome.usage for outcome in outcomes]

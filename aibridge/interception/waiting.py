@@ -16,7 +16,7 @@ def in_background(
     function: Callable[[], Result], discard: Callable[[Result], None]
 ) -> Generator[bytes, None, Result]:
     """Run `function` on a thread and yield IDLE until it is done. Returns what it returns, raises what it raises.
-    If nobody waits to the end, `discard` gets the result when it comes."""
+    If nobody waits to the end (this is closed, or something is thrown into it), `discard` gets the result."""
     future: Future[Result] = Future()
     Thread(target=_run, args=(function, future), name="round", daemon=True).start()
     try:
@@ -27,7 +27,7 @@ def in_background(
                 if future.done():  # just now, or what it raises is a TimeoutError of its own
                     return future.result()
                 yield IDLE
-    except GeneratorExit:
+    except BaseException:
         future.add_done_callback(lambda done: None if done.exception() else discard(done.result()))
         raise
 

@@ -1,7 +1,9 @@
 """The recorder that keeps records in the database: one transaction and a handful of statements per batch.
 
 A batch may hold records of many interceptions (the group commit makes them) and, when a spool is replayed,
-records that are stored already: a row is inserted only if its id is new, and an interception ends only once.
+records that are stored already: a row is inserted only if its id is new, and an interception ends only once. The
+one end that is replaced is `interrupted`, which is not its worker's word but the sweeper's guess
+(`storage/workers.py`).
 
 The store completes what only it knows: which interception asked for the tool call that this one answers.
 
@@ -28,6 +30,7 @@ from sqlalchemy import (
     case,
     cast,
     func,
+    or_,
     select,
     update,
 )
@@ -54,6 +57,7 @@ from aibridge.storage.tables import (
     tool_usages,
     user_prompts,
 )
+from aibridge.storage.workers import Workers
 
 Row = dict[str, Any]
 
@@ -95,8 +99,9 @@ class Call:
 class SqlRecorder:
     """A `records.Recorder` over a database whose schema is current."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, workers: Workers | None = None) -> None:
         self._database = database
+        self._workers = workers or Workers(database)
         self._insert_started = _insert_new(interceptions, database.backend)
         self._inserts = {kind: _insert_new(table, database.backend) for kind, table in TABLES.items()}
         self._select_calls = _newest_calls(database.backend)
@@ -104,18 +109,24 @@ class SqlRecorder:
     def record(self, records: Sequence[Record]) -> None:
         """Keep all of `records`, in order, or none. Raises RecordingError; RecordRefused if one of them is at
         fault."""
+        renewal = self._workers.renewal_is_due  # our row is there before an interception names it
         try:
             with self._database.writing() as connection:
+                if renewal:
+                    self._workers.renew(connection)
                 self._write(connection, records)
         except StorageRefusal as error:
             raise RecordRefused(str(error)) from error
         except StorageError as error:
             raise RecordingError(str(error)) from error
+        if renewal:
+            self._workers.renewed()
 
     def _write(self, connection: Connection, records: Sequence[Record]) -> None:
         started = self._started_rows(connection, records)
         if started:
-            connection.execute(self._insert_started, started)
+            worker_id = self._workers.own_id
+            connection.execute(self._insert_started, [{**row, "worker_id": worker_id} for row in started])
         for kind, insert in self._inserts.items():
             rows = [_row(record) for record in records if type(record) is kind]
             if rows:
@@ -232,7 +243,7 @@ def _stored_threads(connection: Connection, interception_ids: set[str]) -> dict[
     return {interception_id: Thread(interception_id, *rest) for interception_id, *rest in found}
 
 
-_STILL_OPEN = interceptions.c.ended_at.is_(None)
+_STILL_OPEN = or_(interceptions.c.ended_at.is_(None), interceptions.c.status == "interrupted")
 
 _UPDATE_ENDED = (
     update(interceptions)

@@ -1,4 +1,4 @@
-"""The tables: what an interception leaves behind, hidden turns, and the gateway's own tokens.
+"""The tables: what an interception leaves behind, hidden turns, the living workers, and the gateway's own tokens.
 
 Names and meaning follow the published dashboards of the Go gateway, which read these tables directly. Rows
 have no foreign keys: parent and child are written in one transaction, and retention deletes children first.
@@ -43,6 +43,7 @@ interceptions = Table(
     Column("time_to_first_byte_ms", Float),
     Column("duration_ms", Float),
     Column("gateway_ms", Float),
+    Column("worker_id", Text),
 )
 Index("ix_aibridge_interceptions_started", interceptions.c.started_at, interceptions.c.id)
 Index("ix_aibridge_interceptions_initiator", interceptions.c.initiator_id, interceptions.c.started_at)
@@ -135,6 +136,18 @@ hidden_turns = Table(
     Column("expires_at", UtcDateTime, nullable=False),
 )
 Index("ix_aibridge_hidden_turns_expires", hidden_turns.c.expires_at)
+
+# The processes that serve, as long as they say that they live: `storage/workers.py`.
+workers = Table(
+    "aibridge_workers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("place", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("born", Text, nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+)
 
 # The gateway's own tokens. A token itself is never here: only its SHA-256 and a hint to tell it by.
 tokens = Table(

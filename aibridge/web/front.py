@@ -19,6 +19,7 @@ from aibridge.errors import (
     UpstreamError,
 )
 from aibridge.interception.credentials import resolve
+from aibridge.interception.drain import stopping
 from aibridge.interception.exchange import Exchange
 from aibridge.interception.gateway import Gateway, Provider
 from aibridge.interception.headers import returned_headers, upstream_headers
@@ -60,6 +61,7 @@ def bridged(gateway: Gateway, provider: Provider, protocol: WireProtocol, path: 
         arrived = time.monotonic()
         gateway.start()
         try:
+            gateway.drain.admit()
             admit(gateway, request.environ)
             visit = _Visit(gateway, provider, protocol, path, request)
             return visit.answer(arrived)
@@ -102,6 +104,8 @@ class _Visit:
         try:
             return self._answered(exchange, payload, self._upstream_request(actor, credential, received, payload))
         except ClientGone:
+            if self._gateway.drain.over:  # the wait for the provider was given up because of us
+                return self._failed(exchange, stopping())
             exchange.settle(None, cancelled=True)
             return Response(status=NOBODY_LISTENS)
         except GatewayError as error:
@@ -197,13 +201,13 @@ class _Visit:
             body=payload.body,
             model=self._provider.model_for(payload.model),
             streaming=payload.streaming,
-            abandoned=self._gone,
+            abandoned=lambda: self._gateway.drain.over or self._gone(),
         )
 
     def _answered(self, exchange: Exchange, payload: Payload, request: UpstreamRequest) -> Response:
         rounds = self._rounds(exchange, payload, request)
         exchange.observer = rounds
-        chunks = intercept(rounds)
+        chunks = self._gateway.drain.limited(intercept(rounds))
         answer = self._streamed if rounds.streamed else self._whole
         try:
             return answer(exchange, rounds, chunks)

@@ -5,8 +5,9 @@ from typing import IO
 
 from flask import Request, Response, request
 
-from aibridge.errors import GatewayError, InvalidRequest, NotFound, UpstreamError
+from aibridge.errors import GatewayError, InvalidRequest, NotFound, Unavailable, UpstreamError
 from aibridge.interception.credentials import resolve
+from aibridge.interception.drain import Drain
 from aibridge.interception.gateway import ForwardedRequest, Gateway, Provider
 from aibridge.interception.headers import upstream_headers
 from aibridge.protocols.interceptor import WireProtocol
@@ -23,6 +24,7 @@ def passed_through(gateway: Gateway, provider: Provider, shape: WireProtocol) ->
 
     def view(**_: str) -> Response:
         try:
+            gateway.drain.admit()
             admit(gateway, request.environ)
             return _forwarded(gateway, provider, request)
         except GatewayError as error:
@@ -48,19 +50,24 @@ def _forwarded(gateway: Gateway, provider: Provider, request: Request) -> Respon
             length=length,
         )
     )
-    return as_sent(Response(_Relayed(answer.body), answer.status, direct_passthrough=True), answer.headers)
+    return as_sent(
+        Response(_Relayed(answer.body, gateway.drain), answer.status, direct_passthrough=True), answer.headers
+    )
 
 
 class _Relayed:
-    """The answer as the WSGI server iterates it: if the provider dies, the connection is cut."""
+    """The answer as the WSGI server iterates it: if the provider dies, or we have to, the connection is cut."""
 
-    def __init__(self, body: UpstreamBody) -> None:
+    def __init__(self, body: UpstreamBody, drain: Drain) -> None:
         self._body = body
+        self._drain = drain
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            yield from self._body
-        except UpstreamError:
+            for chunk in self._body:
+                self._drain.check()
+                yield chunk
+        except (UpstreamError, Unavailable):
             raise StreamCut from None
 
     def close(self) -> None:

@@ -197,6 +197,12 @@ def test_a_provider_that_drops_the_connection_after_the_end_has_not_failed() -> 
     assert judge(Observation((), finished=False), dropped, cancelled=False, sent=True).failure is dropped
 
 
+def test_a_stop_after_the_end_has_failed_nothing() -> None:
+    assert judge(Observation((), finished=True), Unavailable("we stop"), cancelled=False, sent=True).status == (
+        "completed"
+    )
+
+
 def test_a_client_that_leaves_after_the_end_has_cancelled_nothing() -> None:
     error = Observation((), finished=False, error=ProviderError("overloaded"))
     assert judge(error, None, cancelled=True).status == "failed"
@@ -224,6 +230,9 @@ def test_a_gateway_starts_and_closes_once(store: MemoryRecorder, tmp_path: Path)
     recorder.begin(started())
     recorder._degraded.set()
     assert gateway.unready() == ["the schema is old", "records wait in the spool"]
+    gateway.drain.begin(60)
+    gateway.drain.refuse()
+    assert gateway.unready() == ["draining"]
     gateway.close()
     gateway.close()
     assert [*running, toolbox.running] == [True, False]

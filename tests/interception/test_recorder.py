@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
+from threading import Semaphore, Thread
 
 import pytest
 
@@ -294,6 +294,26 @@ def test_a_spool_that_cannot_be_replayed_yet_stays(
     assert store.taken.wait(5)
     recorder.close()
     assert [record.interception_id for record in store.of(InterceptionEnded)] == ["dead"]  # type: ignore[union-attr]
+
+
+def test_the_stores_chores_are_done_at_the_start_and_every_few_seconds_come_what_may(
+    store: MemoryRecorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_module, "TEND_INTERVAL", 0.02)
+    monkeypatch.setattr(recorder_module, "REPLAY_INTERVAL", 0.02)
+    often = Semaphore(0)
+
+    def broken() -> None:
+        often.release()
+        raise ValueError("a bug")
+
+    recorder = BackgroundRecorder(store, Spool(tmp_path), tend=broken)
+    recorder.start()
+    assert often.acquire(timeout=5)
+    recorder.begin(started())
+    assert often.acquire(timeout=5)
+    recorder.close()
+    assert store.of(InterceptionStarted) == [started()]
 
 
 def left_by_a_dead_process(directory: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aibridge.errors import ClientGone, RoundRefused, ToolLoopLimit, UpstreamError
+from aibridge.errors import ClientGone, RoundRefused, ToolLoopLimit, Unavailable, UpstreamError
 from aibridge.interception import waiting
 from aibridge.interception.loop import intercept
 from aibridge.interception.memory import ProcessMemory
@@ -218,6 +218,37 @@ def test_a_client_that_leaves_while_a_tool_runs() -> None:
     assert [usage.invocation_error for usage in talk.usages()] == ["the client left"]
     assert judge(talk.observed(), None, cancelled=True, sent=True).status == "cancelled"
     assert len(talk.provider.bodies) == 1
+
+
+def test_a_stop_while_a_tool_runs_abandons_it_and_says_why() -> None:
+    cancelled, running = threading.Event(), threading.Event()
+
+    def slow(arguments: Mapping[str, Any], context: CallContext) -> ToolResult:
+        running.set()
+        assert context.cancelled.wait(10)
+        cancelled.set()
+        return text_result("late")
+
+    talk = Talk(streamed(one(1, OURS)), toolbox=FakeToolbox(look=slow))
+    next(talk.chunks)
+    silence(talk.chunks, running.is_set)
+    with pytest.raises(Unavailable):
+        talk.chunks.throw(Unavailable("we stop"))
+    assert cancelled.wait(10)
+    assert [usage.invocation_error for usage in talk.usages()] == ["we stop"]
+
+
+def test_a_stop_while_the_provider_thinks() -> None:
+    late = streamed(one(2, say("Rain."), stop="end_turn"))
+    talk = Talk(streamed(one(1, OURS)), late)
+    talk.provider.open.clear()
+    next(talk.chunks)
+    silence(talk.chunks, talk.provider.called.is_set)
+    with pytest.raises(Unavailable):
+        talk.chunks.throw(Unavailable("we stop"))
+    talk.provider.open.set()
+    while not body_of(late).closed:
+        threading.Event().wait(0.01)
 
 
 def test_a_client_that_leaves_while_the_provider_thinks() -> None:

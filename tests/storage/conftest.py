@@ -3,15 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
 
-from aibridge.settings import Database as DatabaseSettings
 from aibridge.storage.database import Database
 from aibridge.storage.recorder import SqlRecorder
 from aibridge.storage.tables import metadata
+from tests.postgresql import fresh_schema
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -19,15 +17,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/folder/aibridge.db"
         return
-    server = make_url(DatabaseSettings(url=request.getfixturevalue("postgresql")).url)
-    schema = f"test_{uuid4().hex}"
-    engine = create_engine(server)
-    with engine.begin() as connection:
-        connection.execute(text(f"CREATE SCHEMA {schema}"))
-    yield server.update_query_dict({"options": f"-csearch_path={schema}"}).render_as_string(hide_password=False)
-    with engine.begin() as connection:
-        connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
-    engine.dispose()
+    with fresh_schema(request.getfixturevalue("postgresql")) as fresh:
+        yield fresh
 
 
 @pytest.fixture

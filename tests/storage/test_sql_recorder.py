@@ -24,7 +24,7 @@ def test_records_are_named_like_columns() -> None:
     for kind, table in TABLES.items():
         assert {field.name for field in fields(kind)} == set(table.c.keys())
     of_interceptions = {field.name for kind in (InterceptionStarted, InterceptionEnded) for field in fields(kind)}
-    completed_here = {"session_id", "thread_parent_id", "thread_root_id"}
+    completed_here = {"session_id", "thread_parent_id", "thread_root_id", "worker_id"}
     assert of_interceptions - {"interception_id", "notes", "about"} | completed_here == set(interceptions.c.keys())
 
 
@@ -90,12 +90,10 @@ def test_nothing_to_record_is_fine(recorder: SqlRecorder, stored: Stored) -> Non
 
 def test_the_first_end_counts(recorder: SqlRecorder, stored: Stored) -> None:
     interception = started()
-    recorder.record(
-        [interception, ended(interception, status="interrupted", notes=("first",)), ended(interception)]
-    )
+    recorder.record([interception, ended(interception, status="cancelled", notes=("first",)), ended(interception)])
     recorder.record([ended(interception, status="completed", notes=("late",))])
     row = stored.interception(interception.id)
-    assert (row["status"], row["metadata"]) == ("interrupted", {"notes": ["first"]})
+    assert (row["status"], row["metadata"]) == ("cancelled", {"notes": ["first"]})
 
 
 def test_an_end_without_a_start_is_passed_over(recorder: SqlRecorder, stored: Stored) -> None:
@@ -155,7 +153,7 @@ def test_all_or_nothing(recorder: SqlRecorder, stored: Stored) -> None:
 
 def test_a_database_without_tables_takes_no_record(empty_database: Database, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir(exist_ok=True)
-    with pytest.raises(RecordingError, match="aibridge_interceptions"):
+    with pytest.raises(RecordingError, match="aibridge_workers"):
         SqlRecorder(empty_database).record([started()])
 
 

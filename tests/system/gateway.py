@@ -106,7 +106,7 @@ class Gateway:
         self.database = folder / "aibridge.db"
         self.log = folder / "gateway.log"
         self.provider = FakeProvider()
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._environment = self._variables(worker_class)
         self._process: subprocess.Popen[bytes] | None = None
@@ -230,6 +230,10 @@ class Gateway:
     def log_text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
+    def worker_pids(self) -> list[int]:
+        """The worker processes, as gunicorn has them now."""
+        return _children(self.pid)
+
     def memory(self) -> int:
         """The largest peak of resident memory, in bytes, among the gateway's processes."""
         return max(_peak_memory(pid) for pid in _family(self.pid))
@@ -300,15 +304,18 @@ def metadata(row: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(row["metadata"] or "{}") or {}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
 
 
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def _family(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(member for child in children for member in _family(int(child)))]
+    return [pid, *(member for child in _children(pid) for member in _family(child))]
 
 
 def _peak_memory(pid: int) -> int:

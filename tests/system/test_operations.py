@@ -63,9 +63,11 @@ GUNICORN = (str(Path(sys.executable).with_name("gunicorn")), "-c", "gunicorn.con
 
 
 def test_gunicorn_as_on_a_platform(gateways: Gateways) -> None:
-    gateway = gateways.own(Setup(command=GUNICORN, in_root=True)).start()
+    dyno = (("DYNO", "web.1"),)
+    gateway = gateways.own(Setup(command=GUNICORN, in_root=True, environment=dyno)).start()
     conversation = text()
     gateway.provider.reply(conversation.reply(stream=True))
+    assert "THE LEDGER WILL BE LOST" in gateway.log_text()
 
     with gateway.post(conversation.request(stream=True)) as answer:
         assert bytes(answer.read().body) == conversation.stream

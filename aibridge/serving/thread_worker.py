@@ -1,0 +1,28 @@
+"""gunicorn's gthread worker, draining."""
+
+import time
+from typing import Any
+
+from gunicorn.workers import gthread
+
+from aibridge.serving.draining import LINGER, Draining
+
+
+class ThreadWorker(Draining, gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """The methods of the base class that are used or changed here are not public: gunicorn is pinned."""
+
+    def running(self) -> int:
+        return int(self.nr_conns - len(self.keepalived_conns) - len(self.pending_conns))
+
+    def linger(self) -> None:
+        self.set_accept_enabled(True)
+        self._cap_keepalive(time.monotonic() + LINGER)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        super().handle_exit(sig, frame)
+        if self.alive:
+            self.method_queue.defer(self.notify)  # the main loop goes on at once
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Whether there is room for more, as far as gunicorn is concerned."""
+        super().set_accept_enabled(enabled and self.takes_connections)
