@@ -194,6 +194,7 @@ class _Visit:
             body=payload.body,
             model=self._provider.model_for(payload.model),
             streaming=payload.streaming,
+            central=credential.kind == "centralized",
             abandoned=self._gone,
         )
 

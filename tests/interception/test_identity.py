@@ -96,15 +96,15 @@ def test_masks_count_characters(secret: str, masked: str) -> None:
     assert mask(secret) == masked
 
 
-RULES = CredentialRules(("x-api-key", "authorization"), "x-api-key", "central-key-of-the-company")
+RULES = CredentialRules(("x-api-key", "authorization"), "x-api-key", ("central-key-of-the-company",))
 
 CREDENTIALS = [
     ((("x-api-key", " mine-own-key "),), "byok", ("x-api-key", "mine-own-key")),
     ((("authorization", "bearer mine-own-key"),), "byok", ("authorization", "Bearer mine-own-key")),
     ((("authorization", "Bearer aaaaa"), ("x-api-key", "zzzzz")), "byok", ("x-api-key", "zzzzz")),
-    ((("authorization", "Basic eA=="),), "centralized", ("x-api-key", "central-key-of-the-company")),
-    ((("authorization", "Bearer a b"), ("x-api-key", "")), "centralized", ("x-api-key", RULES.key)),
-    ((), "centralized", ("x-api-key", "central-key-of-the-company")),
+    ((("authorization", "Basic eA=="),), "centralized", ("x-api-key", ("central-key-of-the-company",))),
+    ((("authorization", "Bearer a b"), ("x-api-key", "")), "centralized", ("x-api-key", RULES.keys[0])),
+    ((), "centralized", ("x-api-key", ("central-key-of-the-company",))),
 ]
 
 
