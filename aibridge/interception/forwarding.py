@@ -19,7 +19,7 @@ def forward_with_keys(pool: KeyPool | None, forward: Forward) -> Forward:
     def call(request: ForwardedRequest) -> ForwardedResponse:
         if pool is None or not request.central:
             return forward(request)
-        held = _held(request)
+        held = _held(request) if len(pool) > 1 else None
 
         def send(key: Key) -> ForwardedResponse:
             body = request.body if held is None else io.BytesIO(held)

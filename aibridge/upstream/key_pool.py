@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import structlog
 
-from aibridge.errors import KeysRateLimited, KeysUnauthorized
+from aibridge.errors import KeysRateLimited, KeysUnauthorized, UpstreamError
 from aibridge.upstream.call import (
     Headers,
     Upstream,
@@ -115,8 +115,8 @@ class KeyPool:
     ) -> None:
         if not keys or len(set(keys)) < len(keys):
             raise ValueError("a key pool needs keys, each of them once")
-        self.transitions: Counter[Reason] = Counter()
-        self.exhaustions: Counter[Reason] = Counter()
+        self.transitions: Counter[str] = Counter()
+        self.exhaustions: Counter[str] = Counter()
         self._provider = provider
         self._keys = tuple(keys)
         self._clock = clock
@@ -148,8 +148,8 @@ class KeyPool:
         """The first answer that is not about the key it was asked with; with `once` there is no second try.
 
         If there is but one key, or one try, the provider's own answer tells best that the key is over its limit;
-        the answers to several keys disagree, and KeysRateLimited is raised. KeysUnauthorized takes the place of a
-        401, which clients would understand of their own key.
+        the answers to several keys disagree, and KeysRateLimited is raised. KeysUnauthorized (or, after one try of
+        several, UpstreamError) takes the place of a 401, which clients would understand of their own key.
         """
         tried, final = False, True
         for key in self.walk():
@@ -160,9 +160,9 @@ class KeyPool:
             if alone and answer.status == 429:
                 return answer
             discard(answer.headers, answer.body)
+            if once and len(self._keys) > 1:
+                raise UpstreamError("the provider refused a key; try again, and another one is used")
             tried, final = True, final and header(answer.headers, "x-should-retry").lower() == "false"
-            if alone:
-                break
         raise self._exhausted(tried=tried, final=final)
 
     def _exhausted(self, *, tried: bool, final: bool) -> KeysRateLimited | KeysUnauthorized:
@@ -174,9 +174,8 @@ class KeyPool:
             self.exhaustions["rate_limited" if limited else "unauthorized"] += 1
         if not limited:
             return KeysUnauthorized("all configured keys failed authentication: please tell the administrator")
-        if len(resting) < len(rests):  # one has recovered in this moment, or there was to be no second try
-            return KeysRateLimited("try again, with another key", retry_after=None, tried=tried, final=final)
-        soonest = min(rest.seconds for rest in resting)
+        recovered = len(resting) < len(rests)  # since the walk passed it
+        soonest = None if recovered else min(rest.seconds for rest in resting)
         message = "all configured keys are rate-limited"
         return KeysRateLimited(message, retry_after=soonest, tried=tried, final=final)
 
