@@ -127,6 +127,6 @@ def reached(provider: Provider, configured: configuration.Provider, clock: Clock
     again = configured.retry or (Retry() if provider.remote else Retry(max_retries=0))
     limits = configured.circuit_breaker
     circuits = CircuitBreaker(provider.name, limits, clock) if limits else None
-    upstream = breaker(circuits, retry(again, keys(pool, provider.upstream), clock=clock))
+    upstream = breaker(circuits, retry(again, keys(pool, provider.upstream), provider=provider.name, clock=clock))
     forward = forward_with_keys(pool, provider.forward)
     return replace(provider, upstream=upstream, forward=forward, pool=pool, circuits=circuits)

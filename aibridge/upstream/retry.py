@@ -57,10 +57,12 @@ def retry(
     policy: Retry,
     upstream: Upstream,
     *,
+    provider: str = "",
     clock: Clock = time,
     chance: Callable[[], float] = random.random,
 ) -> Upstream:
-    """An upstream that asks again. If the last attempt brings no answer, the one before stands."""
+    """An upstream that asks again. If the last attempt brings no answer, the one before stands. `provider` is what
+    the log calls it."""
 
     def call(request: UpstreamRequest) -> UpstreamResponse:
         began, retries = clock.monotonic(), 0
@@ -81,7 +83,7 @@ def retry(
             retries += 1
             answer = _kept(answer)
             reason = f"status {answer.status}" if answer and not failure else str(failure)
-            _log.info("a provider is asked again", model=request.model, after=round(delay, 3), reason=reason)
+            _log.info("a provider is asked again", provider=provider, after=round(delay, 3), reason=reason)
             wait(delay, request.abandoned, clock)
 
     return call
