@@ -40,32 +40,31 @@ Observer = Callable[[Sequence[Record]], None]
 _log = structlog.get_logger("aibridge.recorder")
 
 
-# Which field of a record is a text of somebody's. Providers quote requests in their errors.
-_TEXTS: dict[type[Record], str] = {
-    PromptUsage: "prompt",
-    ModelThought: "content",
-    ToolUsage: "input",
-    InterceptionEnded: "error_message",
+# Which fields of a record are texts of somebody's. Providers and tools quote requests in their errors.
+_TEXTS: dict[type[Record], tuple[str, ...]] = {
+    PromptUsage: ("prompt",),
+    ModelThought: ("content",),
+    ToolUsage: ("input", "invocation_error"),
+    InterceptionEnded: ("error_message",),
 }
 
 
 def without_content(record: Record, content: str) -> Record | None:
     """`record` under a `recording.content` policy: texts are dropped ("none") or replaced by their length
     ("redacted") before anything is written anywhere."""
-    name = _TEXTS.get(type(record))
-    text = getattr(record, name) if name and content != "full" else None
-    if name is None or text is None:
-        return record
-    if content == "redacted":
-        return _replaced(record, name, f"[redacted: {len(text)} characters]")
-    if isinstance(record, PromptUsage | ModelThought):
+    names = _TEXTS.get(type(record), ()) if content != "full" else ()
+    texts = {name: getattr(record, name) for name in names if getattr(record, name) is not None}
+    if content == "none" and isinstance(record, PromptUsage | ModelThought):
         return None
-    return _replaced(record, name, "" if isinstance(record, ToolUsage) else None)
+    changes: dict[str, Any] = {name: _without_text(record, text, content) for name, text in texts.items()}
+    return replace(record, **changes) if changes else record
 
 
-def _replaced(record: Record, name: str, text: str | None) -> Record:
-    changes: dict[str, Any] = {name: text}
-    return replace(record, **changes)
+def _without_text(record: Record, text: str, content: str) -> str | None:
+    if content == "redacted":
+        return f"[redacted: {len(text)} characters]"
+    # That a call failed stays known.
+    return "" if isinstance(record, ToolUsage) else None
 
 
 def _never_called(started: InterceptionStarted) -> InterceptionEnded:

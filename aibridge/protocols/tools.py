@@ -52,3 +52,11 @@ class ToolResult:
     parts: tuple[Text | Image, ...]
     is_error: bool = False
     whole: str = ""
+
+    def as_text(self) -> str:
+        """For APIs whose results are texts, and which have no other place for an error."""
+        only_texts = bool(self.parts) and all(isinstance(part, Text) for part in self.parts)
+        if self.whole and not only_texts:
+            return self.whole
+        told = "\n".join(part.text if isinstance(part, Text) else "[image]" for part in self.parts)
+        return f"Error: {told}" if self.is_error else told

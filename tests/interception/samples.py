@@ -65,6 +65,7 @@ def everything(id_: str = "i1") -> list[Record]:
             provider_tool_call_id="t",
             tool="Read",
             input='{"path": "secret"}',
+            invocation_error="no such file: secret",
             created_at=NOON,
         ),
         ModelThought(interception_id=id_, content="hmm", created_at=NOON),

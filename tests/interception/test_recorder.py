@@ -327,7 +327,7 @@ def test_content_none_keeps_no_text() -> None:
     assert [type(record).__name__ for record in kept] == ["TokenUsage", "ToolUsage", "InterceptionEnded"]
     tool = without_content(kept[1], "none")
     assert isinstance(tool, ToolUsage)
-    assert tool.input == ""
+    assert (tool.input, tool.invocation_error) == ("", "")
 
 
 def test_content_redacted_keeps_lengths_only() -> None:

@@ -16,20 +16,19 @@ A body that comes whole is the same without chunks: it is held, and the answer i
 all of them.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
-from aibridge.protocols.chat_completions.accounting import DONE
 from aibridge.protocols.chat_completions.interceptor import only_usage
+from aibridge.protocols.chat_completions.pieces import Call, Chunk, merged, read_chunk
 from aibridge.protocols.chat_completions.weaving import ASIDES, answer_key, content_text
 from aibridge.protocols.editing import ObjectText, array, elements
 from aibridge.protocols.reading import dumped, mapping, parsed_object, sequence, text
 from aibridge.protocols.rounds import Round, Turn, summed
-from aibridge.protocols.sse import Splitter, encode, event_in
-from aibridge.protocols.tools import Text, ToolCall, ToolResult
+from aibridge.protocols.sse import Splitter
+from aibridge.protocols.tools import ToolCall, ToolResult
 
 # Reasons to stop after which a call is either not whole or not meant to be run; "error" is OpenRouter's.
 _CUT = ("length", "content_filter", "error")
@@ -39,97 +38,6 @@ _TEXTS = ("content", *ASIDES)
 _SUBSTANCE = (*_TEXTS, "audio")
 
 _NOTHING: tuple[Any, ...] = (None, "", [], {})
-
-
-@dataclass(slots=True)
-class _Call:
-    """A call as it grows. `index` is its place in the round, `place` that in the answer; `ours` None: it is not
-    known yet."""
-
-    index: int
-    id: str = ""
-    name: str = ""
-    kind: str = "function"
-    begun: bool = False  # its arguments have, so the name is whole
-    pieces: list[dict[str, Any]] = field(default_factory=list)
-    ours: bool | None = None
-    place: int | None = None
-
-    def grow(self, piece: dict[str, Any]) -> None:
-        """Names come in one piece or in several, and some servers repeat the whole name in each."""
-        self.kind = "custom" if "custom" in piece or piece.get("type") == "custom" else self.kind
-        body = mapping(piece.get(self.kind))
-        name = text(body.get("name"))
-        self.id = self.id or text(piece.get("id"))
-        self.name += name if name != self.name else ""
-        self.begun = self.begun or bool(_arguments(body))
-        self.pieces.append(piece)
-
-    @property
-    def arguments(self) -> str:
-        return "".join(_arguments(mapping(piece.get(self.kind))) for piece in self.pieces)
-
-    @property
-    def unusable(self) -> bool:
-        return bool(self.ours) and parsed_object(self.arguments.encode()) is None
-
-    def whole(self) -> dict[str, Any]:
-        """The call as a request carries it. Whatever else servers put into it, they want back."""
-        own = ("index", "id", "type")
-        rest = mapping(merged([{n: v for n, v in piece.items() if n not in own} for piece in self.pieces]))
-        arguments = "{}" if self.unusable else self.arguments
-        said = {"name": self.name, "input" if self.kind == "custom" else "arguments": arguments}
-        return {"id": self.id, "type": self.kind, **rest, self.kind: {**mapping(rest.get(self.kind)), **said}}
-
-
-@dataclass(slots=True)
-class _Chunk:
-    """An event of the stream, or a whole body. `json` is its data, `data` the object in it ({}: there is none);
-    `calls` are those whose pieces are in its `tool_calls`."""
-
-    written: bytes
-    name: str = ""
-    json: bytes = b""
-    data: dict[str, Any] = field(default_factory=dict)
-    part: str = "delta"
-    calls: list[_Call | None] = field(default_factory=list)
-
-    @property
-    def choice(self) -> dict[str, Any]:
-        """The first one: with tools of ours there are no others."""
-        return mapping(next(iter(sequence(self.data.get("choices"))), None))
-
-    @property
-    def delta(self) -> dict[str, Any]:
-        return mapping(self.choice.get(self.part))
-
-    @property
-    def finish_reason(self) -> str:
-        return text(self.choice.get("finish_reason"))
-
-    @property
-    def usage(self) -> dict[str, Any]:
-        return mapping(self.data.get("usage"))
-
-    @property
-    def done(self) -> bool:
-        return self.json.strip() == DONE
-
-    def edited(self, put: dict[str, bytes], choice: dict[str, bytes]) -> bytes:
-        """The event with these members, and these ones in its choice."""
-        return encode(self.name, self.edited_json(put, choice)) if put or choice else self.written
-
-    def edited_json(self, put: dict[str, bytes], choice: dict[str, bytes]) -> bytes:
-        whole = ObjectText(self.json)
-        if choice:
-            first, *others = elements(whole.value("choices") or b"[]")
-            put = put | {"choices": array([ObjectText(first).edited(put=choice), *others])}
-        return whole.edited(put=put)
-
-    def written_part(self) -> ObjectText:
-        """The delta, or the message, as it is written."""
-        first, *_ = elements(ObjectText(self.json).value("choices") or b"[]")
-        return ObjectText(ObjectText(first).value(self.part) or b"{}")
 
 
 class ChatComposer:
@@ -150,7 +58,7 @@ class ChatComposer:
 
     def _begin_round(self) -> None:
         self._splitter = Splitter()
-        self._body = _Chunk(b"")  # of an answer that comes whole
+        self._body = Chunk(b"")  # of an answer that comes whole
         self._id = ""
         self._finish_reason = ""
         self._stopped = False  # the round has come to its own end
@@ -158,9 +66,9 @@ class ChatComposer:
         self._closing = False
         self._usage: dict[str, Any] = {}
         self._fields: dict[str, list[Any]] = {}  # of the message, each with its pieces
-        self._calls: list[_Call] = []
-        self._growing: dict[int, _Call] = {}
-        self._waiting: list[_Chunk] = []
+        self._calls: list[Call] = []
+        self._growing: dict[int, Call] = {}
+        self._waiting: list[Chunk] = []
         self._withheld: list[bytes] = []
 
     @property
@@ -226,12 +134,12 @@ class ChatComposer:
     # --- what comes
 
     def _next(self, written: bytes) -> bytes:
-        chunk = _read(written)
+        chunk = read_chunk(written)
         self._take(chunk)
         self._waiting.append(chunk)
         return b"" if any(call.ours is None for call in self._calls) else self._flushed()
 
-    def _take(self, chunk: _Chunk) -> None:
+    def _take(self, chunk: Chunk) -> None:
         self._id = self._id or text(chunk.data.get("id"))
         self._first_id = self._first_id or self._id
         self._usage = chunk.usage or self._usage  # the last one counts: some servers send running totals
@@ -246,7 +154,7 @@ class ChatComposer:
             for call in self._calls:
                 call.ours = bool(call.ours)
 
-    def _called(self, position: int, piece: dict[str, Any]) -> _Call | None:
+    def _called(self, position: int, piece: dict[str, Any]) -> Call | None:
         """The call of which this is a piece, or a whole one: some servers send each of several calls whole, all
         with one index. None: it is an empty slot."""
         index = piece.get("index") if self._event_stream else position
@@ -255,13 +163,13 @@ class ChatComposer:
         if call is None or (call.id and text(piece.get("id")) not in ("", call.id)):
             if not piece.keys() - {"index"}:
                 return None
-            call = self._growing[index] = _Call(index)
+            call = self._growing[index] = Call(index)
             self._calls.append(call)
         call.grow(piece)
         call.ours = self._is_ours(call)
         return call
 
-    def _is_ours(self, call: _Call) -> bool | None:
+    def _is_ours(self, call: Call) -> bool | None:
         if call.ours is not None:
             return call.ours
         if call.kind == "custom" or call.name in self._ours:
@@ -275,7 +183,7 @@ class ChatComposer:
         waiting, self._waiting = self._waiting, []
         return b"".join([self._shown(chunk) for chunk in waiting])
 
-    def _shown(self, chunk: _Chunk) -> bytes:
+    def _shown(self, chunk: Chunk) -> bytes:
         if chunk.data.get("error") or not (chunk.data or chunk.done):
             return chunk.written
         if only_usage(chunk.data) and not self._usage_asked:
@@ -286,7 +194,7 @@ class ChatComposer:
             # It is nested more deeply than can be edited.
             return b"" if any(call and call.ours for call in chunk.calls) else chunk.written
 
-    def _placed(self, chunk: _Chunk) -> bytes:
+    def _placed(self, chunk: Chunk) -> bytes:
         """The chunk, or what goes on of it now."""
         put, choice = self._of_the_answer(chunk), self._delta(chunk)
         speaks = _speaks(parsed_object(choice["delta"]) or {} if choice else chunk.delta)
@@ -299,7 +207,7 @@ class ChatComposer:
             return b""
         return chunk.edited(put, choice)
 
-    def _withhold(self, chunk: _Chunk, put: dict[str, bytes], choice: dict[str, bytes], *, speaks: bool) -> bytes:
+    def _withhold(self, chunk: Chunk, put: dict[str, bytes], choice: dict[str, bytes], *, speaks: bool) -> bytes:
         """What the chunk says goes on; that it is the end, and the usage, have to wait."""
         shown = b""
         if speaks:
@@ -311,7 +219,7 @@ class ChatComposer:
         self._withheld.append(chunk.edited(put, choice))
         return shown
 
-    def _of_the_answer(self, chunk: _Chunk) -> dict[str, bytes]:
+    def _of_the_answer(self, chunk: Chunk) -> dict[str, bytes]:
         """Edits of what only the whole answer tells."""
         put: dict[str, bytes] = {}
         if not self._usages:
@@ -330,7 +238,7 @@ class ChatComposer:
     def _summed(self, usage: dict[str, Any]) -> bytes:
         return dumped(summed([*self._usages, usage])).encode()
 
-    def _delta(self, chunk: _Chunk) -> dict[str, bytes]:
+    def _delta(self, chunk: Chunk) -> dict[str, bytes]:
         """The delta without what the client must not see, unless it can stay as it is."""
         repeated = {"role"} & chunk.delta.keys() if self._usages and self._role_shown else set()
         self._role_shown = self._role_shown or bool(chunk.delta.get("role"))
@@ -343,7 +251,7 @@ class ChatComposer:
         put = {"tool_calls": array(shown)} if shown else {}
         return {"delta": delta.edited(put=put, remove=repeated | ({"tool_calls"} - put.keys()))}
 
-    def _place(self, call: _Call) -> int:
+    def _place(self, call: Call) -> int:
         """As long as nothing is hidden, the provider's index."""
         if call.place is None:
             taken = [other.place for other in self._calls if other.place is not None]
@@ -351,7 +259,7 @@ class ChatComposer:
             call.place = free if self._hides or self._usages else call.index
         return call.place
 
-    def _renumbered(self, call: _Call, piece: bytes) -> bytes:
+    def _renumbered(self, call: Call, piece: bytes) -> bytes:
         place = self._place(call)
         return piece if place == call.index else ObjectText(piece).edited(put={"index": b"%d" % place})
 
@@ -383,7 +291,7 @@ class ChatComposer:
 
     def _read_body(self) -> None:
         written = self._body.written
-        self._body = _Chunk(written, json=written, data=parsed_object(written) or {}, part="message")
+        self._body = Chunk(written, json=written, data=parsed_object(written) or {}, part="message")
         self._take(self._body)
         self._stopped = True
 
@@ -411,46 +319,8 @@ class ChatComposer:
         return message.edited(put=put, remove={"tool_calls"} - put.keys())
 
 
-def merged(pieces: Iterable[Any]) -> Any:
-    """The value that came in these pieces: texts and lists are put together, objects member by member, of anything
-    else the last one counts."""
-    told = [piece for piece in pieces if piece is not None]
-    if len(told) < 2:
-        return told[0] if told else None
-    if all(isinstance(piece, str) for piece in told):
-        return "".join(told)
-    if all(isinstance(piece, dict) for piece in told):
-        names = dict.fromkeys(name for piece in told for name in piece)
-        return {name: merged([piece[name] for piece in told if name in piece]) for name in names}
-    if any(isinstance(piece, list) for piece in told):
-        return [item for piece in told for item in _items(piece)]
-    return told[-1]
-
-
-def _items(piece: Any) -> list[Any]:
-    """A content may come as a text in one piece and as parts in another."""
-    if isinstance(piece, str):
-        return [{"type": "text", "text": piece}] if piece else []
-    return sequence(piece)
-
-
-def _read(written: bytes) -> _Chunk:
-    event = event_in(written)
-    if event is None:
-        return _Chunk(written)
-    # In JSON a line end is no more than white space, but on the wire, written anew, it would end the data.
-    data = event.data.replace(b"\n", b" ")
-    return _Chunk(written, event.name, data, parsed_object(data) or {})
-
-
 def _speaks(delta: dict[str, Any]) -> bool:
     return any(value not in _NOTHING for value in delta.values())
-
-
-def _arguments(body: dict[str, Any]) -> str:
-    """They are a text, but for some servers an object."""
-    arguments = body.get("arguments", body.get("input"))
-    return dumped(arguments) if isinstance(arguments, dict) else text(arguments)
 
 
 def _without_arguments(call: bytes) -> bytes:
@@ -460,12 +330,4 @@ def _without_arguments(call: bytes) -> bytes:
 
 
 def _rendered(call: ToolCall, result: ToolResult) -> bytes:
-    return orjson.dumps({"role": "tool", "tool_call_id": call.id, "content": _content(result)})
-
-
-def _content(result: ToolResult) -> str:
-    """A `tool` message only takes texts."""
-    texts = [part.text if isinstance(part, Text) else "[image]" for part in result.parts]
-    if result.whole and not (texts and all(isinstance(part, Text) for part in result.parts)):
-        return result.whole
-    return ("Error: " if result.is_error else "") + "\n".join(texts)
+    return orjson.dumps({"role": "tool", "tool_call_id": call.id, "content": result.as_text()})

@@ -24,7 +24,7 @@ from aibridge.protocols.reading import dumped, mapping, parsed_object, text
 from aibridge.protocols.responses.weaving import REASONING, Item, answer_key, item, response_key
 from aibridge.protocols.rounds import Round, Turn, summed
 from aibridge.protocols.sse import Event, Splitter, encode, event_in
-from aibridge.protocols.tools import Text, ToolCall, ToolResult
+from aibridge.protocols.tools import ToolCall, ToolResult
 
 _ANNOUNCING = ("response.created", "response.queued", "response.in_progress")
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed")
@@ -307,12 +307,4 @@ def _is_object(arguments: Any) -> bool:
 
 
 def _rendered(call: ToolCall, result: ToolResult) -> bytes:
-    return orjson.dumps({"type": "function_call_output", "call_id": call.id, "output": _output(result)})
-
-
-def _output(result: ToolResult) -> str:
-    """An output is a text here, so what is none is told as the JSON of the tool's own result."""
-    if result.whole and not all(isinstance(part, Text) for part in result.parts):
-        return result.whole
-    told = "\n".join(part.text if isinstance(part, Text) else "[image]" for part in result.parts)
-    return f"Error: {told}" if result.is_error else told
+    return orjson.dumps({"type": "function_call_output", "call_id": call.id, "output": result.as_text()})
