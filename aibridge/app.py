@@ -1,11 +1,14 @@
 """The composition root: settings in, WSGI application out. Nothing connects and no thread starts here."""
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from flask import Flask
 
 from aibridge import settings as configuration
 from aibridge.interception.admission import Admission
+from aibridge.interception.forwarding import forward_with_keys
 from aibridge.interception.gateway import Gateway, Provider
 from aibridge.interception.memory import Memory, ProcessMemory
 from aibridge.interception.recorder import BackgroundRecorder
@@ -19,7 +22,7 @@ from aibridge.providers.openai import openai_provider
 from aibridge.providers.sandbox import sandbox_provider
 from aibridge.providers.transport import HttpClient, http_client
 from aibridge.records import Recorder
-from aibridge.settings import Settings, capacity_of
+from aibridge.settings import Retry, Settings, capacity_of
 from aibridge.shared.rates import rate_of
 from aibridge.storage.database import Database
 from aibridge.storage.memory import SqlMemory
@@ -28,6 +31,10 @@ from aibridge.storage.tokens import Tokens
 from aibridge.storage.workers import Workers
 from aibridge.telemetry.logging import log_records
 from aibridge.toolboxes import toolboxes_of
+from aibridge.upstream.circuit_breaker import CircuitBreaker, breaker
+from aibridge.upstream.clock import Clock
+from aibridge.upstream.key_pool import KeyPool, keys
+from aibridge.upstream.retry import retry
 from aibridge.web.anthropic import ANTHROPIC_ROUTES
 from aibridge.web.bedrock import BEDROCK_ROUTES
 from aibridge.web.copilot import COPILOT_ROUTES
@@ -59,10 +66,11 @@ def create_app(
     providers: Sequence[Provider] | None = None,
     toolboxes: Sequence[Toolbox] | None = None,
     tool_policy: Policy = allow_all,
+    clock: Clock = time,
 ) -> Flask:
     """The gateway as a WSGI application. Raises SettingsError if no `settings` are given and the environment's
     are wrong. `recorder` replaces the database, `providers` and `toolboxes` those of the settings; `tool_policy`
-    is asked before every call of a tool."""
+    is asked before every call of a tool. `clock` is what key pools, retries and circuit breakers go by."""
     settings = settings or Settings.load()
     database = Database(settings.database.url)
     workers = Workers(database)
@@ -70,7 +78,7 @@ def create_app(
     client = http_client(moment=min(1.0, settings.server.ping_interval / 4))
     gateway = Gateway(
         settings=settings,
-        providers={provider.name: provider for provider in providers or _providers(settings, client)},
+        providers={provider.name: provider for provider in providers or _providers(settings, client, clock)},
         recorder=BackgroundRecorder(
             durable,
             Spool(settings.recording.spool_dir),
@@ -115,11 +123,23 @@ def gateway_of(app: Flask) -> Gateway:
     return gateway
 
 
-def _providers(settings: Settings, client: HttpClient) -> list[Provider]:
+def _providers(settings: Settings, client: HttpClient, clock: Clock) -> list[Provider]:
     """One HTTP client serves all of them: connections and the TLS context are the process's."""
 
     def built(provider: configuration.Provider) -> Provider:
         build, _ = PROVIDER_TYPES[provider.type]
-        return build(provider, settings.upstream, client)
+        return reached(build(provider, settings.upstream, client), provider, clock)
 
     return [built(provider) for provider in settings.providers]
+
+
+def reached(provider: Provider, configured: configuration.Provider, clock: Clock) -> Provider:
+    """The provider with the policies around it."""
+    own_keys = provider.credentials.pool() if provider.remote else ()
+    pool = KeyPool(provider.name, own_keys, clock=clock) if own_keys else None
+    again = configured.retry or (Retry() if provider.remote else Retry(max_retries=0))
+    limits = configured.circuit_breaker
+    circuits = CircuitBreaker(provider.name, limits, clock) if limits else None
+    upstream = breaker(circuits, retry(again, keys(pool, provider.upstream), provider=provider.name, clock=clock))
+    forward = forward_with_keys(pool, provider.forward)
+    return replace(provider, upstream=upstream, forward=forward, pool=pool, circuits=circuits)

@@ -9,11 +9,15 @@
     |-- UpgradeRequired           426  a websocket was asked for; there is only HTTP
     |-- RequestTooLarge           413  the body is over server.body_limit
     |-- RateLimited               429  too many requests of this actor, at once or in their time
+    |-- KeysRateLimited           429  the provider limits every key that it has from us
+    |-- KeysUnauthorized          502  the provider accepts none of them
     |-- Unavailable               503  not now: all places are taken, or the interception cannot be recorded
+    |-- CircuitOpen               503  the provider has failed too often to be asked right now
     |-- NotSupported              501  what is asked for does not go together with injected tools
     |-- RoundRefused              502  the provider refused a later round when the answer had begun
     |-- ToolLoopLimit             502  the rounds are used up and there is nothing to show
     |-- UpstreamError             502  the provider could not be reached, or made no sense
+    |   |-- Unreachable           502  the request has certainly had no effect there
     |   `-- UpstreamTimeout       504  the provider was silent for too long
     `-- InternalError             500  a bug of ours; the message tells nothing of it
     RecordingError                the store did not take a record
@@ -80,6 +84,25 @@ class Unavailable(GatewayError):
     status, kind, category = 503, "unavailable", "server_error"
 
 
+class KeysRateLimited(GatewayError):
+    """`tried`: the provider was asked just now; `final`: and said that asking again does not help."""
+
+    status, kind, category = 429, "keys_rate_limited", "rate_limited"
+
+    def __init__(self, message: str, *, retry_after: float | None, tried: bool, final: bool) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.tried = tried
+        self.final = final
+
+
+class KeysUnauthorized(GatewayError):
+    status, kind, category = 502, "keys_unauthorized", "unauthorized"
+
+
+class CircuitOpen(GatewayError):
+    status, kind, category = 503, "circuit_open", "server_error"
+
+
 class NotSupported(GatewayError):
     status, kind, category = 501, "not_supported", "bad_request"
 
@@ -94,6 +117,10 @@ class ToolLoopLimit(GatewayError):
 
 class UpstreamError(GatewayError):
     status, kind, category = 502, "upstream_error", "server_error"
+
+
+class Unreachable(UpstreamError):
+    """Asking again cannot be paid twice."""
 
 
 class UpstreamTimeout(UpstreamError):

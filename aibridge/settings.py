@@ -255,12 +255,12 @@ class Provider(Section):
         description="which API it speaks"
     )
     base_url: HttpUrl | None = Field(None, description="where it is; the type's own default if absent")
-    keys: tuple[Secret, ...] = Field((), description="its keys; none: users bring their own")
+    keys: tuple[Secret, ...] = Field((), description="its keys, in order of use; none: users bring their own")
     connect_timeout: Seconds | None = Field(None, description="instead of upstream.connect_timeout")
     read_timeout: Seconds | None = Field(None, description="instead of upstream.read_timeout")
     request_usage: bool = Field(True, description="ask for the usage of streamed chats, and hide the answer")
-    retry: Retry | None = Field(None, description="when to try again")
-    circuit_breaker: CircuitBreaker | None = Field(None, description="when to stop trying")
+    retry: Retry | None = Field(None, description="when to ask again; absent: twice, after 0.5 s and 1 s")
+    circuit_breaker: CircuitBreaker | None = Field(None, description="when to stop asking; absent: never")
     actor_headers: dict[Literal["id"], HeaderName] | None = Field(
         None, description="headers that tell the provider who asked; absent: none"
     )
@@ -276,6 +276,12 @@ class Provider(Section):
     def _name_is_free(self) -> Self:
         if self.name in RESERVED_NAMES:
             raise ValueError(f"the name {self.name} is taken by a route of the gateway")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_are_distinct(self) -> Self:
+        if len(set(self.keys)) < len(self.keys):
+            raise ValueError("the same key is given twice")
         return self
 
     @model_validator(mode="after")
@@ -398,10 +404,7 @@ class Settings(BaseSettings):
     def _later(self) -> list[tuple[str, bool]]:
         providers = self.providers
         return [
-            ("providers.retry", any(provider.retry for provider in providers)),
-            ("providers.circuit_breaker", any(provider.circuit_breaker for provider in providers)),
             ("providers.dump_dir", any(provider.dump_dir for provider in providers)),
-            ("providers.keys after the first", any(len(provider.keys) > 1 for provider in providers)),
             ("keys of a copilot provider", any(p.keys for p in providers if p.type == "copilot")),
         ]
 
@@ -533,6 +536,6 @@ def revealed(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret else None
 
 
-def first_key(provider: Provider) -> str | None:
-    """The configured key that is used."""
-    return provider.keys[0].get_secret_value() if provider.keys else None
+def keys_of(provider: Provider) -> tuple[str, ...]:
+    """The configured keys, in the order of their use."""
+    return tuple(key.get_secret_value() for key in provider.keys)

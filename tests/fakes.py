@@ -10,6 +10,8 @@ from aibridge.protocols.tools import Text, Tool, ToolResult
 from aibridge.records import Record
 from aibridge.upstream.call import Headers, UpstreamRequest, UpstreamResponse
 
+NOON = 1767355200.0  # 2026-01-02 12:00 UTC
+
 
 class MemoryRecorder:
     """Keeps records in a list. While `down` it takes none; while `held` it waits."""
@@ -79,13 +81,24 @@ class FakeUpstream:
 
 
 class FakeClock:
-    """Seconds that pass only when told to."""
+    """Seconds that pass only when told to, or while somebody sleeps."""
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.slept: list[float] = []
 
     def __call__(self) -> float:
         return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return NOON + self.now
+
+    def sleep(self, seconds: float, /) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
 
     def advance(self, seconds: float) -> None:
         self.now += seconds

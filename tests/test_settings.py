@@ -13,6 +13,7 @@ from aibridge.settings import (
     allowance,
     capacity_of,
     effective,
+    keys_of,
     timeouts_of,
 )
 
@@ -86,7 +87,8 @@ def test_secrets_come_from_variables_and_files(tmp_path: Path, monkeypatch: pyte
     assert [key.get_secret_value() for key in settings.providers[0].keys] == [SECRET, "from-a-file", "literal"]
     assert SECRET not in repr(settings)
     assert SECRET not in repr(effective(settings))
-    assert settings.without_effect() == ["providers.keys after the first"]
+    assert keys_of(settings.providers[0]) == (SECRET, "from-a-file", "literal")
+    assert settings.without_effect() == []
 
 
 def test_the_effective_configuration_hides_the_database_password() -> None:
@@ -131,6 +133,7 @@ REFUSALS = [
     ('[[providers]]\nname = "healthz"\ntype = "sandbox"', {}, ["providers.0", "healthz is taken"]),
     ('[[providers]]\nname = "a"\ntype = "anthropic"\nkeys = [5]', {}, ["providers.0.keys.0"]),
     ('[[providers]]\nname="a"\ntype="sandbox"\n[[providers]]\nname="a"\ntype="sandbox"', {}, ["called a"]),
+    ('[[providers]]\nname = "a"\ntype = "openai"\nkeys = ["k", "k"]', {}, ["providers.0", "given twice"]),
     ("", {"HOST": "0.0.0.0"}, ["auth.mode open", "allow_open"]),
     ('[auth]\nmode = "proxy"', {}, ["auth", "secret"]),
 ]
@@ -149,7 +152,17 @@ def test_open_mode_may_listen_beyond_loopback_when_told_so() -> None:
 
 
 def test_settings_that_nothing_acts_on_yet_are_named() -> None:
-    file = '[limits]\nrate = "5/minute"\n[[providers]]\nname = "p"\ntype = "openai"\ndump_dir = "dumps"'
+    file = """
+        [limits]
+        rate = "5/minute"
+        [[providers]]
+        name = "p"
+        type = "openai"
+        dump_dir = "dumps"
+        keys = ["a", "b"]
+        retry = { max_retries = 3 }
+        circuit_breaker = { timeout = 5 }
+    """
     assert load(file).without_effect() == ["providers.dump_dir"]
 
 

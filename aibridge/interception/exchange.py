@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from threading import Lock
 
 import structlog
@@ -38,6 +39,7 @@ class Exchange:
         self._arrived = arrived
         self._called: float | None = None
         self._attempts = 0
+        self._key: str | None = None  # the hint of the one that was used last
         self._first_byte: float | None = None
         self._verdict: Verdict | None = None
         self._settling = Lock()
@@ -52,8 +54,15 @@ class Exchange:
 
     def call(self, upstream: Upstream, request: UpstreamRequest) -> UpstreamResponse:
         self._called = self._called or self._clock()
+        before = self._attempts
+        response = upstream(replace(request, attempted=self._attempted))
+        if self._attempts == before:  # one without policies, which tells of no attempts
+            self._attempts += 1
+        return response
+
+    def _attempted(self, key: str | None) -> None:
         self._attempts += 1
-        return upstream(request)
+        self._key = key
 
     def first_byte(self) -> None:
         """The client is about to get the first bytes of its answer."""
@@ -123,6 +132,7 @@ class Exchange:
             error_message=shortened(verdict.error_message) if verdict.error_message else None,
             rounds=observation.rounds if called else 0,
             attempts=self._attempts,
+            credential_hint=self._key,
             notes=observation.notes,
             about={
                 "actor": self._started.initiator_id,

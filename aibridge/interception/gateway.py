@@ -15,17 +15,21 @@ from aibridge.interception.recorder import BackgroundRecorder
 from aibridge.interception.tools import Toolbelt
 from aibridge.settings import Settings
 from aibridge.upstream.call import Headers, Upstream, UpstreamBody
+from aibridge.upstream.circuit_breaker import CircuitBreaker
+from aibridge.upstream.key_pool import KeyPool
 
 
 @dataclass(frozen=True, slots=True)
 class ForwardedRequest:
-    """A request that is only passed through. `body` is read while it is sent; `length` None: unknown."""
+    """A request that is only passed through. `body` is read while it is sent; `length` None: unknown. With
+    `central` the provider's own key pays."""
 
     method: str
     path: str
     headers: Headers = field(repr=False)
     body: Any = field(repr=False)
     length: int | None
+    central: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,9 @@ class Forward(Protocol):
 @dataclass(frozen=True, slots=True)
 class Provider:
     """One configured provider. `defaults` are headers sent where the client sent none; `mount` is the part of its
-    routes that its base URL has already; `model_for` tells which model is used instead of the one asked for."""
+    routes that its base URL has already; `model_for` tells which model is used instead of the one asked for. One
+    that is not `remote` knows no limits and no bad moments: its keys are not pooled, it is not asked again.
+    `upstream` and `forward` have the policies around them; `pool` and `circuits` are there to be looked at."""
 
     name: str
     type: str
@@ -55,6 +61,9 @@ class Provider:
     mount: str = ""
     meter: Meter = field(default_factory=Meter)
     model_for: Callable[[str], str] = field(default=lambda asked: asked)
+    remote: bool = True
+    pool: KeyPool | None = None
+    circuits: CircuitBreaker | None = None
 
 
 VerifyToken = Callable[[str], Actor | None]

@@ -39,7 +39,7 @@ def anthropic_provider(
         base_url=base_url,
         upstream=sdk_upstream(client, anthropic),
         credentials=CredentialRules(
-            accepted=("x-api-key", "authorization"), central="x-api-key", key=settings.first_key(provider)
+            accepted=("x-api-key", "authorization"), central="x-api-key", keys=settings.keys_of(provider)
         ),
         defaults=default_headers(client, DEFAULTS),
     )

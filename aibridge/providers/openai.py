@@ -37,7 +37,7 @@ def openai_provider(
         base_url=base_url,
         upstream=sdk_upstream(client, openai),
         credentials=CredentialRules(
-            accepted=("authorization",), central="authorization", key=settings.first_key(provider)
+            accepted=("authorization",), central="authorization", keys=settings.keys_of(provider)
         ),
         defaults=default_headers(client, DEFAULTS),
         mount="/v1",

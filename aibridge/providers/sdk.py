@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import httpx2
 
 from aibridge import settings
-from aibridge.errors import ClientGone, UpstreamError, UpstreamTimeout
+from aibridge.errors import ClientGone, Unreachable, UpstreamError, UpstreamTimeout
 from aibridge.interception.credentials import CredentialRules
 from aibridge.interception.gateway import Provider
 from aibridge.interception.metering import Meter
@@ -23,6 +23,9 @@ from aibridge.upstream.call import Headers, Upstream, UpstreamRequest, UpstreamR
 
 # Under this name our request travels through the SDK's `headers` option to `_build_request`.
 _REQUEST = "aibridge.request"
+
+# What our transport raises when the provider did not get the whole request.
+_NOT_SENT = (httpx2.ConnectError, httpx2.WriteError)
 
 # What would end a request's target. gunicorn lets none of it through; other servers may.
 _BREAKING = re.compile(rb"[\x00-\x20\x7f]")
@@ -96,7 +99,7 @@ def sdk_upstream(client: Any, sdk: Sdk) -> Upstream:
             return _failure(error.response)
         except sdk.APITimeoutError as error:
             if isinstance(error.__cause__, httpx2.ConnectTimeout):
-                raise UpstreamError("the provider could not be reached in time") from error
+                raise Unreachable("the provider could not be reached in time") from error
             raise UpstreamTimeout("the provider did not answer in time") from error
         except sdk.APIConnectionError as error:
             raise _connection_error(error) from error
@@ -137,7 +140,8 @@ def _connection_error(error: Exception) -> Exception:
     cause = error.__cause__
     if isinstance(cause, ClientGone | UpstreamError):
         return cause
-    return UpstreamError(f"the provider could not be reached: {cause or error}")
+    kind = Unreachable if isinstance(cause, _NOT_SENT) else UpstreamError
+    return kind(f"the provider could not be reached: {cause or error}")
 
 
 def sdk_provider(

@@ -7,6 +7,8 @@ no connection limit makes a stream wait, and framing is parsed in C (llhttp thro
 States of a connection: idle in the pool -> sending -> waiting for the head -> in the body -> idle again if
 the message ended and both sides keep it alive, else closed. A request is sent again, once, only if a
 connection taken from the pool broke while it was being sent: then the provider cannot have seen all of it.
+If such a connection ends right after that and without a byte of an answer, the provider had most likely closed it
+while we were writing; this is told as Unreachable, and whether to ask again is for the retry policy to say.
 """
 
 import base64
@@ -23,7 +25,7 @@ from urllib.request import getproxies, proxy_bypass
 import httptools
 import httpx2
 
-from aibridge.errors import ClientGone, UpstreamError, UpstreamTimeout
+from aibridge.errors import ClientGone, Unreachable, UpstreamError, UpstreamTimeout
 from aibridge.providers.decoding import decoded
 from aibridge.sockets import readable
 from aibridge.upstream.call import IDLE
@@ -32,6 +34,7 @@ RECEIVE_SIZE = 65536
 HEAD_LIMIT = 256 * 1024
 IDLE_SECONDS = 60.0  # how long an unused connection is kept
 IDLE_CONNECTIONS = 256  # per origin
+STALE_SECONDS = 1.0  # how soon after a request the end of a reused connection shows that it was closed before
 
 # Extensions of a request. Whether its answer is still wanted, a `Callable[[], bool]`; and its target in bytes,
 # since an httpx2.URL spells some characters in its own way (httpcore knows this extension, too).
@@ -95,20 +98,29 @@ class _Connection:
 
     sock: socket.socket
     moment: float
-    used: float = 0.0
+    used: float = 0.0  # when it came to the pool; 0: it is new
+    sent: float = 0.0
+    answered: bool = False  # a byte has come since the last request
     broken: OSError | None = None  # what went wrong while the request was sent
 
     def receive(self) -> bytes | None:
         """The next bytes, b"" at the end, None if a moment passed without any."""
         try:
-            return self.sock.recv(RECEIVE_SIZE)
+            data = self.sock.recv(RECEIVE_SIZE)
         except TimeoutError:
             return None
+        self.answered = self.answered or bool(data)
+        return data
 
     def send(self, data: bytes, timeout: float) -> None:
         self.sock.settimeout(timeout)
         self.sock.sendall(data)
         self.sock.settimeout(self.moment)
+        self.sent, self.answered = time.monotonic(), False
+
+    def stale(self) -> bool:
+        """Whether a connection that has just ended was a pooled one that the other side had given up."""
+        return self.used > 0 and not self.answered and time.monotonic() - self.sent < STALE_SECONDS
 
     def close(self) -> None:
         self.sock.close()
@@ -190,6 +202,8 @@ class Transport(httpx2.BaseTransport):
             self._await_head(connection, message, timeouts["read"], abandoned)
         except (OSError, httpx2.RemoteProtocolError) as error:
             connection.close()
+            if connection.stale():
+                raise Unreachable(f"an idle connection had ended: {error}") from error
             if connection.broken:
                 raise httpx2.WriteError(_reason(connection.broken)) from error
             if isinstance(error, OSError):

@@ -56,10 +56,12 @@ class Draining:
             self._begin(self.gateway.settings.server.drain_timeout)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """SIGINT and SIGQUIT."""
-        if self.gateway is not None:
+        """SIGINT and SIGQUIT. gunicorn's own handler of threads shuts their pool down right here, and waits for ever
+        if the signal came while the main loop, with the pool's lock in its hands, was giving it a request."""
+        if self.gateway is None:
+            super().handle_quit(sig, frame)  # type: ignore[misc]  # gunicorn's
+        else:
             self._begin(QUICK)
-        super().handle_quit(sig, frame)  # type: ignore[misc]  # gunicorn's
 
     def notify(self) -> None:
         """gunicorn's worker says that it lives, about once a second."""

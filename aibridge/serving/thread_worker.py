@@ -23,6 +23,10 @@ class ThreadWorker(Draining, gthread.ThreadWorker):  # type: ignore[misc]  # gun
         if self.alive:
             self.method_queue.defer(self.notify)  # the main loop goes on at once
 
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        super().handle_quit(sig, frame)
+        self.method_queue.defer(self.notify)
+
     def set_accept_enabled(self, enabled: bool) -> None:
         """Whether there is room for more, as far as gunicorn is concerned."""
         super().set_accept_enabled(enabled and self.takes_connections)

@@ -78,6 +78,8 @@ def _log_end(ended: InterceptionEnded, tokens: list[TokenUsage], tools: int) -> 
         status=ended.status,
         http_status=ended.http_status,
         error_type=ended.error_type,
+        attempts=ended.attempts,
+        credential_hint=ended.credential_hint,
         duration_ms=ended.duration_ms,
         time_to_first_byte_ms=ended.time_to_first_byte_ms,
         input_tokens=sum(usage.input_tokens for usage in tokens),

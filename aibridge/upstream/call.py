@@ -7,11 +7,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from aibridge.errors import UpstreamError
+
 # What a body yields when a moment has passed without a byte, so that whoever reads it can send a ping or
 # notice that the client has gone. It is never part of an answer: feeding it on changes nothing.
 IDLE = b""
 
 Headers = tuple[tuple[str, str], ...]
+
+# Of an answer that nobody will get, so many bytes are read on, so that its connection can be used again.
+DRAINED_BYTES = 65536
+
+
+def header(headers: Headers, name: str) -> str:
+    """The first value of a header, "" if there is none."""
+    return next((value for key, value in headers if key == name), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +29,9 @@ class UpstreamRequest:
     """What to send. `headers` hold the authentication, so they stay out of every repr.
 
     `path` is below the provider's base URL and carries the client's query string. `abandoned` tells whether
-    the answer is still wanted; it is asked about once a moment while the provider is silent.
+    the answer is still wanted; it is asked about once a moment while the provider is silent. With `central` the
+    provider's own key pays, and the key pool decides which; `attempted` is told of every time that the provider is
+    really asked, with the hint of the key that the pool chose, if it did.
     """
 
     path: str
@@ -27,7 +39,9 @@ class UpstreamRequest:
     body: bytes = field(repr=False)
     model: str = ""
     streaming: bool = False
+    central: bool = False
     abandoned: Callable[[], bool] = field(default=lambda: False, repr=False)
+    attempted: Callable[[str | None], None] = field(default=lambda hint: None, repr=False)
 
 
 class UpstreamBody(Protocol):
@@ -64,7 +78,7 @@ class UpstreamResponse:
     body: UpstreamBody = field(repr=False)
 
     def header(self, name: str) -> str:
-        return next((value for key, value in self.headers if key == name), "")
+        return header(self.headers, name)
 
     @property
     def is_event_stream(self) -> bool:
@@ -74,3 +88,16 @@ class UpstreamResponse:
 class Upstream(Protocol):
     def __call__(self, request: UpstreamRequest, /) -> UpstreamResponse:
         """Answers of any status are returned. Raises UpstreamError, UpstreamTimeout, or ClientGone."""
+
+
+def discard(headers: Headers, body: UpstreamBody) -> None:
+    """Let go of an answer that nobody will get. A small one is read to its end, which keeps its connection."""
+    length = header(headers, "content-length")
+    try:
+        if length.isdecimal() and int(length) <= DRAINED_BYTES:
+            for _ in body:
+                pass
+    except UpstreamError:
+        pass  # it had nothing more to tell
+    finally:
+        body.close()

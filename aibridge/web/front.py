@@ -201,6 +201,7 @@ class _Visit:
             body=payload.body,
             model=self._provider.model_for(payload.model),
             streaming=payload.streaming,
+            central=credential.kind == "centralized",
             abandoned=lambda: self._gateway.drain.over or self._gone(),
         )
 

@@ -41,13 +41,15 @@ def _forwarded(gateway: Gateway, provider: Provider, request: Request) -> Respon
     length = _length(request)
     if length is not None and length > limit:
         raise too_large(limit)
+    headers, central = _headers(gateway, provider, request)
     answer = provider.forward(
         ForwardedRequest(
             method=request.method,
             path=target,
-            headers=_headers(gateway, provider, request),
+            headers=headers,
             body=_Limited(request.stream, limit, length or 0),
             length=length,
+            central=central,
         )
     )
     return as_sent(
@@ -94,7 +96,8 @@ class _Limited:
         return piece
 
 
-def _headers(gateway: Gateway, provider: Provider, request: Request) -> Headers:
+def _headers(gateway: Gateway, provider: Provider, request: Request) -> tuple[Headers, bool]:
+    """What is sent, and whether it is the provider's own key that pays."""
     auth = gateway.settings.auth
     everything = received_headers(request.environ)
     actor, received = authenticate(everything, auth, gateway.verify_token)
@@ -108,7 +111,7 @@ def _headers(gateway: Gateway, provider: Provider, request: Request) -> Headers:
         actor=actor,
         actor_headers=provider.actor_headers,
     )
-    return (*kept, *_forwarding(request, everything))
+    return (*kept, *_forwarding(request, everything)), credential.kind == "centralized"
 
 
 def _forwarding(request: Request, received: Headers) -> Headers:

@@ -19,7 +19,7 @@ from aibridge.protocols.interceptor import Observation, ProviderError
 from aibridge.protocols.messages import MESSAGES
 from aibridge.records import InterceptionEnded, TokenUsage, shortened
 from aibridge.settings import Settings, Tools
-from aibridge.upstream.call import IDLE, UpstreamRequest
+from aibridge.upstream.call import IDLE, UpstreamRequest, UpstreamResponse
 from tests.fakes import FakeClock, FakeToolbox, FakeUpstream, MemoryRecorder
 from tests.interception.samples import started
 
@@ -75,6 +75,21 @@ def test_a_completed_interception_tells_its_times_and_usage(
     assert len(store.of(TokenUsage)) == 1
     assert upstream.bodies[0].closed == 1
     assert "sk-secret" not in repr(upstream.requests)
+
+
+def test_every_attempt_is_counted_and_the_last_key_named(
+    store: MemoryRecorder, recorder: BackgroundRecorder
+) -> None:
+    def policed(request: UpstreamRequest) -> UpstreamResponse:
+        request.attempted("fi...st")
+        request.attempted("se...nd")
+        return FakeUpstream(BODY)(request)
+
+    exchange = Exchange(started(), recorder, arrived=0.0)
+    exchange.begin()
+    exchange.call(policed, REQUEST)
+    exchange.settle(200)
+    assert (the_end(store).attempts, the_end(store).credential_hint) == (2, "se...nd")
 
 
 def test_an_answer_that_cannot_be_accounted_for_is_delivered_and_ended(

@@ -96,14 +96,14 @@ def test_masks_count_characters(secret: str, masked: str) -> None:
     assert mask(secret) == masked
 
 
-RULES = CredentialRules(("x-api-key", "authorization"), "x-api-key", "central-key-of-the-company")
+RULES = CredentialRules(("x-api-key", "authorization"), "x-api-key", ("central-key-of-the-company",))
 
 CREDENTIALS = [
     ((("x-api-key", " mine-own-key "),), "byok", ("x-api-key", "mine-own-key")),
     ((("authorization", "bearer mine-own-key"),), "byok", ("authorization", "Bearer mine-own-key")),
     ((("authorization", "Bearer aaaaa"), ("x-api-key", "zzzzz")), "byok", ("x-api-key", "zzzzz")),
     ((("authorization", "Basic eA=="),), "centralized", ("x-api-key", "central-key-of-the-company")),
-    ((("authorization", "Bearer a b"), ("x-api-key", "")), "centralized", ("x-api-key", RULES.key)),
+    ((("authorization", "Bearer a b"), ("x-api-key", "")), "centralized", ("x-api-key", RULES.keys[0])),
     ((), "centralized", ("x-api-key", "central-key-of-the-company")),
 ]
 
@@ -115,6 +115,16 @@ def test_whose_key_pays(received: tuple[tuple[str, str], ...], kind: str, header
     assert credential.hint == mask(header[1].removeprefix("Bearer "))
     assert header[1] not in repr(credential)
     assert "central-key" not in repr(RULES)
+
+
+def test_of_several_keys_none_is_named_before_it_is_used() -> None:
+    rules = CredentialRules(("authorization",), "authorization", ("first-key", "second-key"))
+    assert resolve((), rules, allow_byok=True).hint == "<failover key>"
+    assert [(key.hint, key.header[1]) for key in rules.pool()] == [
+        ("f...y", "Bearer first-key"),
+        ("se...ey", "Bearer second-key"),
+    ]
+    assert "first-key" not in repr(rules.pool())
 
 
 def test_no_key_and_unwanted_keys_are_refused() -> None:

@@ -3,13 +3,14 @@
 import gzip
 import socket
 import threading
+from typing import Literal
 
 import anthropic
 import httpx2
 import pytest
 
 from aibridge import settings
-from aibridge.errors import ClientGone, UpstreamError, UpstreamTimeout
+from aibridge.errors import ClientGone, Unreachable, UpstreamError, UpstreamTimeout
 from aibridge.interception.gateway import Provider
 from aibridge.providers.anthropic import anthropic_provider
 from aibridge.upstream.call import IDLE, UpstreamRequest, UpstreamResponse
@@ -196,6 +197,34 @@ def test_what_fails_before_the_head_is_an_upstream_error_and_is_not_sent_again(
     assert len(fake.received) == 2
 
 
+@pytest.mark.parametrize("ending", ["cut", "reset"])
+def test_the_quick_end_of_a_reused_connection_means_that_nothing_was_done(
+    fake: FakeProvider, provider: Provider, ending: Literal["cut", "reset"]
+) -> None:
+    fake.reply(Reply.json({}), Reply.nothing(ending), Reply.nothing(ending))
+    read(provider.upstream(REQUEST))
+    with pytest.raises(Unreachable, match="idle"):
+        provider.upstream(REQUEST)
+    assert fake.received[0].connection == fake.received[1].connection
+    with pytest.raises(UpstreamError) as fresh:
+        provider.upstream(REQUEST)
+    assert not isinstance(fresh.value, Unreachable)
+
+
+def test_the_late_end_of_a_reused_connection_and_one_inside_an_answer_do_not(
+    fake: FakeProvider, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.reply(
+        Reply.json({}), Reply.garbage(b"HTTP/1.1 200 OK\r\ncontent-ty"), Reply.json({}), Reply.nothing("cut")
+    )
+    for stale_seconds in (5.0, 0.0):
+        monkeypatch.setattr("aibridge.providers.transport.STALE_SECONDS", stale_seconds)
+        read(provider.upstream(REQUEST))
+        with pytest.raises(UpstreamError) as raised:
+            provider.upstream(REQUEST)
+        assert not isinstance(raised.value, Unreachable)
+
+
 @pytest.mark.parametrize("ending", ["cut", "torn", "reset"])
 def test_a_body_that_breaks_off_is_an_upstream_error(fake: FakeProvider, provider: Provider, ending: str) -> None:
     fake.reply(Reply.sse([SSE, SSE]).but(ending=ending))
@@ -259,7 +288,7 @@ def test_an_abandoned_request_is_dropped_before_the_provider_answers(
 
 def test_nobody_there_is_an_upstream_error(fake: FakeProvider, provider: Provider) -> None:
     fake.refuse()
-    with pytest.raises(UpstreamError, match="refused"):
+    with pytest.raises(Unreachable, match="refused"):
         provider.upstream(REQUEST)
 
 
@@ -272,7 +301,7 @@ def test_a_provider_that_does_not_accept_cannot_be_reached(http: httpx2.Client) 
             sock.connect_ex(("127.0.0.1", port))
         configured = settings.Provider(name="a", type="anthropic", base_url=f"http://127.0.0.1:{port}")
         timeouts = settings.UpstreamTimeouts(connect_timeout=0.2, read_timeout=0.2)
-        with pytest.raises(UpstreamError, match="reached in time") as error:
+        with pytest.raises(Unreachable, match="reached in time") as error:
             anthropic_provider(configured, timeouts, http).upstream(REQUEST)
         assert error.value.status == 502
         for sock in waiting:

@@ -39,16 +39,27 @@ Row = dict[str, Any]
 class Setup:
     """How a gateway is configured. `toml` may hold {url} for its fake provider's address.
 
-    With `toml` empty the conventional variables are used: ANTHROPIC_BASE_URL and, if `central`, ANTHROPIC_API_KEY.
+    Without a provider in it there is an Anthropic one that never asks twice, with a key if `central`. If
+    `conventional`, it comes from the conventional variables: ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY.
     """
 
     toml: str = ""
     central: bool = True
+    conventional: bool = False
     environment: tuple[tuple[str, str], ...] = ()
     command: tuple[str, ...] = (sys.executable, "-m", "aibridge", "serve")
     # wsgi.py and gunicorn.conf.py are found in the working directory, as on a PaaS
     in_root: bool = False
 
+
+OWN_KEYS = """
+[[providers]]
+name = "anthropic"
+type = "anthropic"
+base_url = "{url}"
+retry = { max_retries = 0 }
+"""
+CENTRAL = f'{OWN_KEYS}keys = ["env:ANTHROPIC_API_KEY"]\n'
 
 DEFAULT = Setup()
 # for tests of silence; elsewhere a ping on a slow machine would only disturb
@@ -69,6 +80,7 @@ name = "down"
 type = "anthropic"
 base_url = "http://127.0.0.1:1"
 keys = ["sk-ant-down"]
+retry = { max_retries = 0 }
 
 [[providers]]
 name = "impatient"
@@ -124,9 +136,11 @@ class Gateway:
         netrc.write_text(f"machine 127.0.0.1 login stray password {LEAK}\n")
         netrc.chmod(0o600)
         config = self.folder / "aibridge.toml"
-        config.write_text(self.setup.toml.replace("{url}", self.provider.url))
-        conventional = {} if "[[providers]]" in self.setup.toml else {"ANTHROPIC_BASE_URL": self.provider.url}
-        if conventional and self.setup.central:
+        named = "[[providers]]" in self.setup.toml or self.setup.conventional
+        toml = self.setup.toml if named else self.setup.toml + (CENTRAL if self.setup.central else OWN_KEYS)
+        config.write_text(toml.replace("{url}", self.provider.url))
+        conventional = {"ANTHROPIC_BASE_URL": self.provider.url} if self.setup.conventional else {}
+        if self.setup.central and "[[providers]]" not in self.setup.toml:
             conventional["ANTHROPIC_API_KEY"] = CENTRAL_KEY
         return {
             **kept,

@@ -9,7 +9,7 @@ import pytest
 from tests.fake_provider import Reply
 from tests.fake_provider.conversations import PING, event, message_start, request_bytes, text, text_block, user
 from tests.fake_provider.server import endless
-from tests.system.client import Exchange
+from tests.system.client import Exchange, HeaderList
 from tests.system.conftest import Gateways
 from tests.system.gateway import MESSAGES, QUICK_PINGS, SEVERAL, STRICT, Gateway
 
@@ -31,9 +31,9 @@ def is_our_error(answer: Exchange, status: int, kind: str) -> None:
     assert answer.ended == "clean"
 
 
-def ask(gateway: Gateway, reply: Reply, *, stream: bool = True) -> Exchange:
+def ask(gateway: Gateway, reply: Reply, *, stream: bool = True, headers: HeaderList = ()) -> Exchange:
     gateway.provider.reply(reply)
-    with gateway.post(request_bytes(user("hi"), stream=stream)) as answer:
+    with gateway.post(request_bytes(user("hi"), stream=stream), headers) as answer:
         return answer.read()
 
 
@@ -135,6 +135,7 @@ RELAYED: list[tuple[int, str, str]] = [
 def test_the_providers_errors_are_relayed(
     gateway: Gateway, status: int, kind: str, category: str, stream: bool
 ) -> None:
+    """To users with keys of their own; what becomes of the gateway's keys is told in test_reach.py."""
     error = f'{{ "error":{{"message":"nö: {kind}", "type":"{kind}","x":1.0}},"type":"error"}}'.encode()
     headers = (
         ("retry-after", "7"),
@@ -143,7 +144,8 @@ def test_the_providers_errors_are_relayed(
         ("request-id", "req_9"),
     )
 
-    answer = ask(gateway, Reply.json(error, status, headers), stream=stream)
+    own = [("x-api-key", "sk-ant-own")]
+    answer = ask(gateway, Reply.json(error, status, headers), stream=stream, headers=own)
 
     assert (answer.status, bytes(answer.body), answer.ended) == (status, error, "clean")
     assert answer.header("content-type") == "application/json"

@@ -64,7 +64,7 @@ GUNICORN = (str(Path(sys.executable).with_name("gunicorn")), "-c", "gunicorn.con
 
 def test_gunicorn_as_on_a_platform(gateways: Gateways) -> None:
     dyno = (("DYNO", "web.1"),)
-    gateway = gateways.own(Setup(command=GUNICORN, in_root=True, environment=dyno)).start()
+    gateway = gateways.own(Setup(command=GUNICORN, in_root=True, conventional=True, environment=dyno)).start()
     conversation = text()
     gateway.provider.reply(conversation.reply(stream=True))
     assert "THE LEDGER WILL BE LOST" in gateway.log_text()
@@ -91,7 +91,9 @@ def test_gunicorn_with_options_of_its_own(gateways: Gateways) -> None:
 
 
 def test_without_a_key_the_sandbox_answers(gateways: Gateways) -> None:
-    gateway = gateways.own(Setup(environment=(("ANTHROPIC_BASE_URL", ""), ("ANTHROPIC_API_KEY", "")))).start()
+    gateway = gateways.own(
+        Setup(conventional=True, environment=(("ANTHROPIC_BASE_URL", ""), ("ANTHROPIC_API_KEY", "")))
+    ).start()
     client = Anthropic(base_url=f"{gateway.url}/sandbox", api_key="anything", max_retries=0)
     question = [{"role": "user", "content": "Grüezi, sandbox"}]
 

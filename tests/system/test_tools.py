@@ -40,12 +40,14 @@ name = "anthropic"
 type = "anthropic"
 base_url = "{{url}}"
 keys = ["sk-ant-central"]
+retry = {{ max_retries = 0 }}
 
 [[providers]]
 name = "openai"
 type = "openai"
 base_url = "{{url}}/v1"
 keys = ["sk-central-openai"]
+retry = {{ max_retries = 0 }}
 
 [[mcp_servers]]
 name = "example"

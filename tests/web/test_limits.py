@@ -85,7 +85,7 @@ class House:
                 "auth": {"allow_byok": False},
             }
         )
-        rules = CredentialRules(("x-api-key",), "x-api-key", key="sk-central")
+        rules = CredentialRules(("x-api-key",), "x-api-key", keys=("sk-central",))
         provider = Provider("acme", "anthropic", self._bridge, self._forward, rules)
         self.answer: Answer = answers(START, STOP)
         self.store = MemoryRecorder()

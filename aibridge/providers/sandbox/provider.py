@@ -156,5 +156,6 @@ def sandbox_provider(
         type=provider.type,
         upstream=sandbox_upstream(),
         forward=forward,
-        credentials=CredentialRules(("x-api-key", "authorization"), "x-api-key", "sandbox"),
+        credentials=CredentialRules(("x-api-key", "authorization"), "x-api-key", ("sandbox",)),
+        remote=False,
     )
