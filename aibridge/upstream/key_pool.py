@@ -130,20 +130,6 @@ class KeyPool:
         """For one call: the keys that are valid when their turn comes, each at most once."""
         return (key for key in self._keys if self._cooldowns.of(key) is None)
 
-    def _refused(self, key: Key, status: int, headers: Headers) -> bool:
-        """Whether an answer to this key was about the key, which rests from now on."""
-        reason = _REASONS.get(status)
-        if reason is None:
-            return False
-        told = retry_after(headers, self._clock.time()) if reason == "rate_limited" else None
-        rest = Rest(reason, min(told or COOLDOWN, LONGEST_COOLDOWN))
-        if self._cooldowns.begin(key, rest):
-            with self._counting:
-                self.transitions[reason] += 1
-            about = {"provider": self._provider, "key": key.hint, "status": status}
-            _log.info("a key rests", **about, seconds=round(rest.seconds, 3))
-        return True
-
     def ask(self, send: Callable[[Key], A], *, once: bool = False) -> A:
         """The first answer that is not about the key it was asked with; with `once` there is no second try.
 
@@ -165,6 +151,30 @@ class KeyPool:
             tried, final = True, final and header(answer.headers, "x-should-retry").lower() == "false"
         raise self._exhausted(tried=tried, final=final)
 
+    def status(self) -> list[dict[str, Any]]:
+        """How each key is now, as plain values."""
+
+        def told(key: Key) -> dict[str, Any]:
+            rest = self._cooldowns.of(key)
+            resting = {"state": rest.reason, "seconds": round(rest.seconds, 3)} if rest else {"state": "valid"}
+            return {"key": key.hint, **resting}
+
+        return [told(key) for key in self._keys]
+
+    def _refused(self, key: Key, status: int, headers: Headers) -> bool:
+        """Whether an answer to this key was about the key, which rests from now on."""
+        reason = _REASONS.get(status)
+        if reason is None:
+            return False
+        told = retry_after(headers, self._clock.time()) if reason == "rate_limited" else None
+        rest = Rest(reason, min(told or COOLDOWN, LONGEST_COOLDOWN))
+        if self._cooldowns.begin(key, rest):
+            with self._counting:
+                self.transitions[reason] += 1
+            about = {"provider": self._provider, "key": key.hint, "status": status}
+            _log.info("a key rests", **about, seconds=round(rest.seconds, 3))
+        return True
+
     def _exhausted(self, *, tried: bool, final: bool) -> KeysRateLimited | KeysUnauthorized:
         """The error of a call for which no key is left; see KeysRateLimited for `tried` and `final`."""
         rests = [self._cooldowns.of(key) for key in self._keys]
@@ -178,16 +188,6 @@ class KeyPool:
         soonest = None if recovered else min(rest.seconds for rest in resting)
         message = "all configured keys are rate-limited"
         return KeysRateLimited(message, retry_after=soonest, tried=tried, final=final)
-
-    def status(self) -> list[dict[str, Any]]:
-        """How each key is now, as plain values."""
-
-        def told(key: Key) -> dict[str, Any]:
-            rest = self._cooldowns.of(key)
-            resting = {"state": rest.reason, "seconds": round(rest.seconds, 3)} if rest else {"state": "valid"}
-            return {"key": key.hint, **resting}
-
-        return [told(key) for key in self._keys]
 
 
 def keys(pool: KeyPool | None, upstream: Upstream) -> Upstream:
