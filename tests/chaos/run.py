@@ -183,6 +183,7 @@ def run(plan: Plan, worker_class: str, folder: Path, server: Server | None = Non
             report.problems.append(f"only {clients.done} of {plan.requests} requests in {plan.seconds} s")
         if report.outcomes["ended cleanly without its end"]:
             report.problems.append("half an answer ended cleanly")
+        report.events["groups that went through the spool"] = gateway.log_text().count("they wait in the spool")
         assert gateway.stop() == 0, gateway.log_text()[-5000:]
     report.seconds = time.monotonic() - began
     return report
