@@ -2,13 +2,15 @@
 #             make run TOOLS=1: with the example tools (docs/tools.md)
 # make test   the whole suite
 # make lint   ruff (check and format) and mypy --strict
+# make chaos  workers are killed, the database goes away, and the ledger must still be the provider's bill; a few
+#             minutes (CHAOS_REQUESTS=2000 CHAOS_KILLS=50: more; tests/chaos/__main__.py)
 # Each makes .venv first and installs the pinned packages into it; only Python 3.11+ has to be there.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test lint coverage requirements clean
+.PHONY: run test lint chaos coverage requirements clean
 
 run: .venv/runtime
 	exec env $(if $(TOOLS),AIBRIDGE_CONFIG=examples/tools.toml) $(BIN)/aibridge serve
@@ -24,6 +26,9 @@ lint: .venv/development
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+chaos: .venv/development
+	$(BIN)/python -m tests.chaos
 
 .venv/runtime: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aibridge needs Python 3.11 or newer")'

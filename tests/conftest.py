@@ -23,8 +23,8 @@ def postgresql() -> Iterator[str]:
     if given.startswith("postgres"):
         yield given
     elif folder is not None:
-        with running_server(folder) as url:
-            yield url
+        with running_server(folder) as server:
+            yield server.url
     else:
         pytest.skip(NO_POSTGRESQL)
 

@@ -25,29 +25,48 @@ def programs() -> Path | None:
     return found[0] if found else None
 
 
-@contextmanager
-def running_server(folder: Path) -> Iterator[str]:
-    """The URL of a new server on a free port of 127.0.0.1. It refuses to run as root, so then as somebody else."""
-    owner = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
-    data = tempfile.mkdtemp(prefix="aibridge-postgresql-")
-    os.chown(data, owner.pw_uid, owner.pw_gid)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+class Server:
+    """A new server on a free port of 127.0.0.1, not started yet. It refuses to run as root, so then as somebody
+    else."""
 
-    def run(program: str, *arguments: str) -> None:
-        command = (str(folder / program), "-D", data, *arguments)
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._owner = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
+        self._data = tempfile.mkdtemp(prefix="aibridge-postgresql-")
+        os.chown(self._data, self._owner.pw_uid, self._owner.pw_gid)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port = free.getsockname()[1]
+        self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
+        self._run("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+
+    def start(self) -> None:
+        options = f"-c listen_addresses=127.0.0.1 -c port={self._port} -c unix_socket_directories={self._data}"
+        self._run("pg_ctl", "-w", "-l", f"{self._data}/log", "-o", f"{options} -c fsync=off", "start")
+
+    def stop(self) -> None:
+        """As a crash would: without saying good-bye to anybody."""
+        self._run("pg_ctl", "-w", "-m", "immediate", "stop")
+
+    def remove(self) -> None:
+        shutil.rmtree(self._data)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = (str(self._folder / program), "-D", self._data, *arguments)
         if os.getuid() == 0:
-            command = ("setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups", *command)
-        subprocess.run(command, cwd=data, check=True, stdout=subprocess.DEVNULL)
+            ids = (f"--reuid={self._owner.pw_uid}", f"--regid={self._owner.pw_gid}")
+            command = ("setpriv", *ids, "--clear-groups", *command)
+        subprocess.run(command, cwd=self._data, check=True, stdout=subprocess.DEVNULL)
 
+
+@contextmanager
+def running_server(folder: Path) -> Iterator[Server]:
+    server = Server(folder)
     try:
-        run("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
-        options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={data} -c fsync=off"
-        run("pg_ctl", "-w", "-l", f"{data}/log", "-o", options, "start")
-        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        server.start()
+        yield server
+        server.stop()
     finally:
-        run("pg_ctl", "-w", "-m", "immediate", "stop")
-        shutil.rmtree(data)
+        server.remove()
 
 
 @contextmanager

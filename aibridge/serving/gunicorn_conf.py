@@ -13,7 +13,7 @@ from typing import Any
 from aibridge.app import gateway_of
 from aibridge.hosting import disk_warning
 from aibridge.serving.draining import LAST_WORDS, MARGIN
-from aibridge.serving.stopping import announced
+from aibridge.serving.stopping import announce_stops
 from aibridge.settings import Settings, SettingsError
 from aibridge.storage.database import Database
 from aibridge.telemetry.logging import configure_logging
@@ -61,7 +61,7 @@ def pre_request(worker: Any, req: Any) -> None:
 def on_starting(server: Any) -> None:
     """Once, before the workers: bring the database to the schema of this version."""
     configure_logging()
-    server.stop = announced(server.stop)
+    announce_stops(server)
     for name in _settings.without_effect():
         server.log.warning("the setting %s has no effect in this version", name)
     warning = disk_warning(_settings.database.url, os.environ)

@@ -7,22 +7,25 @@ leaves a note in a byte of memory that its workers share.
 """
 
 import mmap
-from collections.abc import Callable
+from typing import Any
 
 _UNKNOWN, _RUNNING, _STOPPING = 0, 1, 2
 
 _note = mmap.mmap(-1, 1)  # made in the master, inherited by every fork
 
 
-def announced(stop: Callable[..., None]) -> Callable[..., None]:
-    """The master's `stop`, which from now on says so before it begins."""
+def announce_stops(master: Any) -> None:
+    """From now on gunicorn's `master` says so before it stops its workers, unless somebody else has the listening
+    sockets, too: another master, while gunicorn is being upgraded (USR2), or systemd."""
     _note[0] = _RUNNING
+    stop = master.stop
 
-    def announcing(*arguments: bool, **options: bool) -> None:
-        _note[0] = _STOPPING
+    def announced(*arguments: bool, **options: bool) -> None:
+        if not (master.reexec_pid or master.master_pid or master.systemd):
+            _note[0] = _STOPPING
         stop(*arguments, **options)
 
-    return announcing
+    master.stop = announced
 
 
 def everything_stops() -> bool:

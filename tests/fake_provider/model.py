@@ -74,6 +74,11 @@ def whole(protocol: str, number: int, parts: Sequence[Part]) -> Json:
     return _BODIES[protocol](number, parts, "")
 
 
+def streamed(protocol: str, number: int, parts: Sequence[Part], body: Json) -> list[Step]:
+    """The `number`-th answer as a stream, to a request's body."""
+    return list(_STREAMS[protocol](number, parts, "", body))
+
+
 def _calls(parts: Sequence[Part]) -> list[Call]:
     return [part for part in parts if isinstance(part, Call)]
 

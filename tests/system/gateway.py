@@ -246,7 +246,7 @@ class Gateway:
 
     def worker_pids(self) -> list[int]:
         """The worker processes, as gunicorn has them now."""
-        return _children(self.pid)
+        return children(self.pid)
 
     def memory(self) -> int:
         """The largest peak of resident memory, in bytes, among the gateway's processes."""
@@ -324,12 +324,12 @@ def free_port() -> int:
         return port
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _family(pid: int) -> list[int]:
-    return [pid, *(member for child in _children(pid) for member in _family(child))]
+    return [pid, *(member for child in children(pid) for member in _family(child))]
 
 
 def _peak_memory(pid: int) -> int:

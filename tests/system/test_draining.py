@@ -15,7 +15,7 @@ from tests.fake_provider.conversations import message_start, request_bytes, text
 from tests.fake_provider.model import Call, Model, Part, Say, Wait
 from tests.system.client import PING, Exchange, HeaderList, eventually
 from tests.system.conftest import Gateways
-from tests.system.gateway import QUICK_PINGS, ROOT, Gateway, Setup
+from tests.system.gateway import QUICK_PINGS, ROOT, Gateway, Setup, children
 from tests.system.test_operations import GUNICORN
 
 pytestmark = pytest.mark.system
@@ -346,6 +346,27 @@ def status_of(gateway: Gateway, target: str, headers: HeaderList = ()) -> int:
         return answer.read().status
 
 
+def test_another_master_takes_over(gateways: Gateways) -> None:
+    """gunicorn's own way to upgrade: a second master on the same sockets, then the first one goes."""
+    gateway = gateways.own(Setup(command=GUNICORN, in_root=True)).start()
+    hold = gateway.provider.hold()
+    gateway.provider.always(Reply.sse((*OPENING, hold, *REST)))
+    (stream,) = begun(gateway, 1)
+
+    gateway.signal(signal.SIGUSR2)
+    eventually(
+        lambda: any(children(pid) for pid in gateway.worker_pids())
+    )  # one of ours is a master, with a worker
+    gateway.signal(signal.SIGTERM)
+    statuses = {status_of(gateway, "/readyz") for _ in range(10)}
+    hold.set()
+
+    assert stream.read().ended == "clean"
+    assert statuses == {200}
+    assert gateway.wait() == 0
+    assert gateway.is_ready()
+
+
 def test_a_worker_that_is_signalled_alone_is_replaced(gateways: Gateways) -> None:
     gateway = gateways.own().start()
     hold = gateway.provider.hold()
@@ -387,8 +408,9 @@ def test_changed_code_under_reload_cuts_nothing(gateways: Gateways) -> None:
     (stream,) = begun(gateway, 1)
     before = gateway.worker_pids()
 
-    (gateway.folder / "changed.txt").write_text("after")
-    time.sleep(2.5)
+    for _ in range(8):  # gunicorn looks every second, and its first look only remembers
+        (gateway.folder / "changed.txt").write_text("after")
+        time.sleep(0.5)
     hold.set()
 
     assert stream.read().ended == "clean"
