@@ -56,8 +56,8 @@ class Draining:
             self._begin(self.gateway.settings.server.drain_timeout)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """SIGINT and SIGQUIT. gunicorn's own handler of threads shuts their pool down right here, and waits for ever
-        if the signal came while the main loop, with the pool's lock in its hands, was giving it a request."""
+        """SIGINT and SIGQUIT. gunicorn's own handler of threads shuts their pool down right here, and waits for
+        ever if the signal came while the main loop, with the pool's lock in its hands, was giving it a request."""
         if self.gateway is None:
             super().handle_quit(sig, frame)  # type: ignore[misc]  # gunicorn's
         else:
