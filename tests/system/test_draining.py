@@ -243,12 +243,11 @@ def test_a_stream_that_is_never_silent_is_cut_as_well(gateways: Gateways, actor:
     assert [row["input_tokens"] for row in recorded.tokens] == [1234]
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_blocking_request_that_does_not_end_is_refused(gateways: Gateways, actor: str, protocol: str) -> None:
+def test_a_blocking_request_that_does_not_end_is_refused(gateways: Gateways, actor: str) -> None:
     gateway = gateways.own(allowing(1, TOML)).start()
     gateway.provider.reply(Reply.json({}).but(before=gateway.provider.hold()))
 
-    with post(gateway, protocol, actor, stream=False) as answer:
+    with post(gateway, "chat_completions", actor, stream=False) as answer:
         gateway.provider.whole_request()
         gateway.signal(signal.SIGTERM)
         answer.read()
@@ -262,8 +261,7 @@ def test_a_blocking_request_that_does_not_end_is_refused(gateways: Gateways, act
     assert recorded.tokens == []
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["blocking", "streaming"])
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(("protocol", "stream"), [("responses", False), ("messages", True)])
 def test_tools_that_do_not_end_are_abandoned_and_recorded(
     gateways: Gateways, actor: str, protocol: str, stream: bool
 ) -> None:
