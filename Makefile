@@ -20,7 +20,7 @@ test: .venv/development
 	$(BIN)/coverage run -m pytest -m "not system"
 	$(BIN)/coverage report
 	$(BIN)/coverage report --fail-under=100 --include='aibridge/errors.py,aibridge/records.py,aibridge/settings.py,aibridge/sockets.py,aibridge/protocols/*,aibridge/upstream/*,aibridge/interception/*'
-	$(BIN)/python -m pytest -m system --numprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -m system --numprocesses 4 --dist loadfile
 
 lint: .venv/development
 	$(BIN)/ruff check .
