@@ -20,7 +20,9 @@ test: .venv/development
 	$(BIN)/coverage run -m pytest -m "not system"
 	$(BIN)/coverage report
 	$(BIN)/coverage report --fail-under=100 --include='aibridge/errors.py,aibridge/records.py,aibridge/settings.py,aibridge/sockets.py,aibridge/protocols/*,aibridge/upstream/*,aibridge/interception/*'
-	$(BIN)/python -m pytest -m system --numprocesses 4 --dist loadfile
+# The slowest files begin first; each stays with one process, whose gateways its tests share.
+	$(BIN)/python -m pytest -m system --numprocesses 4 --dist loadfile --no-loadscope-reorder \
+		tests/system/test_tools.py tests/system/test_draining.py tests/system/test_reloading.py tests/system
 
 lint: .venv/development
 	$(BIN)/ruff check .
