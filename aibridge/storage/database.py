@@ -27,7 +27,8 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
@@ -163,6 +164,11 @@ class Database:
             raise StorageError(f"{self}: {_first_line(error.orig)}") from error
         except (SQLAlchemyError, sqlite3.Error, CommandError, OSError) as error:
             raise StorageError(f"{self}: {_first_line(error)}") from error
+
+
+def insert_into(table: Table, backend: str) -> sqlite.Insert | postgresql.Insert:
+    """An insert that may say what happens on a conflict; the two databases spell that alike."""
+    return sqlite.insert(table) if backend == "sqlite" else postgresql.insert(table)
 
 
 def _take_write_lock(connection: Connection) -> None:

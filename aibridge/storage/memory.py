@@ -12,12 +12,11 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Insert, bindparam, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from aibridge.interception.memory import REMEMBERED_FOR
 from aibridge.protocols.rounds import HiddenTurn, Round
 from aibridge.records import now
-from aibridge.storage.database import Database, StorageError
+from aibridge.storage.database import Database, StorageError, insert_into
 from aibridge.storage.tables import hidden_turns
 
 _KEYS = 500  # per statement; SQLite takes no endless lists
@@ -66,7 +65,7 @@ class SqlMemory:
 
 
 def _upsert(backend: str) -> Insert:
-    insert = sqlite.insert(hidden_turns) if backend == "sqlite" else postgresql.insert(hidden_turns)
+    insert = insert_into(hidden_turns, backend)
     new = {"turn": insert.excluded.turn, "expires_at": insert.excluded.expires_at}
     return insert.on_conflict_do_update(index_elements=["initiator_id", "key"], set_=new)
 

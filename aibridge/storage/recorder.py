@@ -34,7 +34,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.selectable import TableValuedAlias
 
 from aibridge.errors import RecordingError, RecordRefused
@@ -49,7 +49,7 @@ from aibridge.records import (
     shortened,
 )
 from aibridge.storage.column_types import json_text
-from aibridge.storage.database import Database, StorageError, StorageRefusal
+from aibridge.storage.database import Database, StorageError, StorageRefusal, insert_into
 from aibridge.storage.tables import (
     interceptions,
     model_thoughts,
@@ -192,9 +192,7 @@ def _row(record: Record) -> Row:
 
 def _insert_new(table: Table, backend: str) -> Insert:
     """An insert that passes over rows whose id exists: a replayed record changes nothing."""
-    if backend == "sqlite":
-        return sqlite.insert(table).on_conflict_do_nothing(index_elements=["id"])
-    return postgresql.insert(table).on_conflict_do_nothing(index_elements=["id"])
+    return insert_into(table, backend).on_conflict_do_nothing(index_elements=["id"])
 
 
 def _newest_calls(backend: str) -> Select[Any]:

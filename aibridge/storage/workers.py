@@ -24,6 +24,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Float,
+    Insert,
     Update,
     and_,
     bindparam,
@@ -37,11 +38,10 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from aibridge.records import new_id, now
 from aibridge.storage.column_types import UtcDateTime
-from aibridge.storage.database import Database, StorageError
+from aibridge.storage.database import Database, StorageError, insert_into
 from aibridge.storage.tables import interceptions, workers
 
 RENEWAL_INTERVAL = 5.0  # seconds
@@ -206,8 +206,8 @@ def _time(connection: Connection) -> datetime:
 
 
 @cache
-def _upsert(backend: str) -> Any:
-    insert: Any = sqlite.insert(workers) if backend == "sqlite" else postgresql.insert(workers)
+def _upsert(backend: str) -> Insert:
+    insert = insert_into(workers, backend)
     return insert.on_conflict_do_update(index_elements=["id"], set_={"seen_at": insert.excluded.seen_at})
 
 
