@@ -17,10 +17,7 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from aibridge.protocols.tools import Image, Text, ToolResult
-
-# The image types that Anthropic and OpenAI take.
-IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+from aibridge.protocols.tools import IMAGE_TYPES, Image, Text, ToolResult
 
 NOTHING = Text("the tool returned nothing")
 

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+# The images that Anthropic and OpenAI take.
+IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+
 _REFUSED_AT_THE_TOP = ("oneOf", "anyOf", "allOf", "not", "enum")
 
 

@@ -23,9 +23,7 @@ from aibridge.actions.runners.output import Head, Output
 from aibridge.actions.runners.time_limit import TICK, TimeLimit
 from aibridge.actions.secrets import Secrets, is_reference
 from aibridge.interception.toolbox import ToolFailed
-from aibridge.protocols.tools import Image
-
-IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+from aibridge.protocols.tools import IMAGE_TYPES, Image
 
 CONNECT_TIMEOUT = 10.0  # seconds
 
@@ -188,7 +186,7 @@ def _read(response: requests.Response, size: int, limit: TimeLimit) -> Head:
 
 def _content(head: Head, kind: Message, largest_image: int) -> Output:
     media_type = kind.get_content_type()
-    if media_type in IMAGES and not head.is_cut:
+    if media_type in IMAGE_TYPES and not head.is_cut:
         data = base64.b64encode(head.content()).decode()
         if len(data) <= largest_image:
             return Output(image=Image(media_type, data))
@@ -201,6 +199,6 @@ def _is_text(head: Head, media_type: str, kind: Message) -> bool:
     """What is called text, and what looks like it whatever it is called."""
     if media_type.startswith("text/") or media_type.endswith(("json", "xml", "yaml", "javascript")):
         return True
-    if media_type in IMAGES or b"\0" in head.content():
+    if media_type in IMAGE_TYPES or b"\0" in head.content():
         return False
     return kind.get_param("charset") is not None or "\ufffd" not in head.text()
