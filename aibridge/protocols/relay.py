@@ -1,6 +1,6 @@
 """The machine of a pure relay: nothing to hide or add, so every chunk goes on as the object that came.
 
-The hot path only keeps the chunks. They are read when the answer is over, on a recorder's thread, or
+The hot path only keeps the chunks. They are read when the answer is over, when all but its end has been sent, or
 earlier when so much has gathered that keeping it would cost too much memory.
 """
 
