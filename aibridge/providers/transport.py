@@ -26,7 +26,7 @@ import httptools
 import httpx2
 
 from aibridge.errors import ClientGone, Unreachable, UpstreamError, UpstreamTimeout
-from aibridge.providers.decoding import decoded
+from aibridge.providers.decoding import ProviderBody, decoded
 from aibridge.sockets import readable
 from aibridge.upstream.call import IDLE
 
@@ -40,6 +40,12 @@ STALE_SECONDS = 1.0  # how soon after a request the end of a reused connection s
 # since an httpx2.URL spells some characters in its own way (httpcore knows this extension, too).
 ABANDONED = "aibridge.abandoned"
 TARGET = "target"
+
+# Extension of a response: its body as it comes here, for httpx2 shows its own wrapping only.
+BODY = "aibridge.body"
+
+# How a socket says that there is nothing to read: within its time limit, or at once if it does not block.
+_NOTHING_YET = (TimeoutError, BlockingIOError, ssl.SSLWantReadError)
 
 Origin = tuple[str, str, int]
 
@@ -107,7 +113,7 @@ class _Connection:
         """The next bytes, b"" at the end, None if a moment passed without any."""
         try:
             data = self.sock.recv(RECEIVE_SIZE)
-        except TimeoutError:
+        except _NOTHING_YET:
             return None
         self.answered = self.answered or bool(data)
         return data
@@ -126,7 +132,7 @@ class _Connection:
         self.sock.close()
 
 
-class Body(httpx2.SyncByteStream):
+class Body(ProviderBody):
     """A response body. Raises UpstreamError when it is cut, UpstreamTimeout after `silence` seconds."""
 
     def __init__(
@@ -166,6 +172,13 @@ class Body(httpx2.SyncByteStream):
             else:
                 self.close()
                 raise UpstreamError("the provider closed the connection in the middle of its answer")
+
+    @property
+    def source(self) -> socket.socket | None:
+        """As in `upstream.call.UpstreamBody`."""
+        message = self._message
+        here = message.complete or message.pieces or self._released.locked()
+        return None if here else self._connection.sock
 
     def close(self) -> None:
         if self._released.acquire(blocking=False):
@@ -214,7 +227,7 @@ class Transport(httpx2.BaseTransport):
             raise
         body = Body(connection, message, timeouts["read"], lambda conn, keep: self._put(origin, conn, keep))
         headers, plain = decoded(message.headers, body)
-        return httpx2.Response(message.status, headers=headers, stream=plain)
+        return httpx2.Response(message.status, headers=headers, stream=plain, extensions={BODY: plain})
 
     def close(self) -> None:
         for idle in self._idle.values():
