@@ -19,6 +19,7 @@ from gunicorn.workers import gthread
 
 from aibridge.serving.draining import LINGER, Draining
 from aibridge.serving.relay import Flow, Relay
+from aibridge.serving.response import Response
 from aibridge.web.limits import needs_no_thread
 from aibridge.web.stream import SOURCE
 
@@ -47,10 +48,6 @@ class Answer:
     @property
     def source(self) -> Callable[[], socket | None]:
         return self.environ.get(SOURCE, _no_source)  # type: ignore[no-any-return]
-
-    def framed(self, data: bytes) -> bytes:
-        self.response.sent += len(data)
-        return b"%X\r\n%b\r\n" % (len(data), data) if self.response.chunked else data
 
 
 def _no_source() -> None:
@@ -99,7 +96,7 @@ class ThreadWorker(Draining, gthread.ThreadWorker):  # type: ignore[misc]  # gun
         try:
             self.cfg.pre_request(self, req)
             began = datetime.now()
-            response, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg)
+            response, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, Response)
             environ["wsgi.multithread"] = True
             self._count_request(response)
             answer = Answer(conn, req, environ, response, self.wsgi(environ, response.start_response), began)
@@ -149,7 +146,7 @@ class ThreadWorker(Draining, gthread.ThreadWorker):  # type: ignore[misc]  # gun
         """From here on the answer is not this thread's any more."""
         needs_no_thread(answer.environ)
         resume = partial(self._resume, answer)
-        relay.park(Flow(answer.chunks, answer.source, answer.connection.sock, answer.framed, resume))
+        relay.park(Flow(answer.chunks, answer.source, answer.connection.sock, answer.response.framed, resume))
 
     def _resume(self, answer: Answer, flow: Flow) -> None:
         connection = answer.connection
