@@ -75,8 +75,8 @@ class Spool:
                     self._replay_file(_File(path, file), write)
 
     def _filled(self) -> "_File | None":
-        """Our oldest file, to which nothing is appended any more. As long as it cannot be replayed, there is one other
-        at most."""
+        """Our oldest file, to which nothing is appended any more. As long as it cannot be replayed, there is at
+        most one other."""
         with self._lock:
             if self._full is None:
                 self._full, self._own = self._own, None

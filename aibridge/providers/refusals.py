@@ -10,8 +10,8 @@ LARGEST_REFUSAL = 4 * 1024 * 1024  # bytes, unpacked
 
 
 class Refusal(httpx2.SyncByteStream):
-    """Raises ClientGone as soon as nobody waits for it any more, and UpstreamError when it is too large to be held,
-    beside what reading `body` raises."""
+    """Raises ClientGone as soon as nobody waits for it any more, UpstreamError when it is too large to be held,
+    and what reading `body` raises."""
 
     def __init__(self, body: httpx2.SyncByteStream, abandoned: Callable[[], bool]) -> None:
         self._body = body
