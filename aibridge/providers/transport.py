@@ -27,6 +27,7 @@ import httpx2
 
 from aibridge.errors import ClientGone, Unreachable, UpstreamError, UpstreamTimeout
 from aibridge.providers.decoding import ProviderBody, decoded
+from aibridge.providers.refusals import Refusal
 from aibridge.sockets import readable
 from aibridge.upstream.call import IDLE
 
@@ -241,6 +242,8 @@ class Transport(httpx2.BaseTransport):
             raise
         body = Body(connection, message, timeouts["read"], lambda conn, keep: self._put(origin, conn, keep))
         headers, plain = decoded(message.headers, body)
+        if message.status >= 400:
+            plain = Refusal(plain, abandoned)
         return httpx2.Response(message.status, headers=headers, stream=plain, extensions={BODY: plain})
 
     def close(self) -> None:

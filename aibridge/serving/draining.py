@@ -4,8 +4,12 @@ gunicorn's own way to stop is left for the end: until nothing runs any more the 
 eyes. Meanwhile connections are closed after their next answer; new ones are taken, and refused by the application,
 if everything stops, and left to the successors if there are any (`stopping.py`). At the deadline the application
 ends the streams by itself (`interception/drain.py`).
+
+A worker whose master was killed drains as well. gunicorn's own gthread worker would keep the address for as long,
+so that nobody could start anew, and its gevent worker would cut all streams.
 """
 
+import os
 from typing import Any
 
 from aibridge.app import gateway_of
@@ -20,11 +24,13 @@ MARGIN = 20.0
 
 
 class Draining:
-    """To be mixed in before a gunicorn worker class. `running` and `linger` are the class's own."""
+    """To be mixed in before a gunicorn worker class, which has `running`, `linger` and `stop_listening`."""
 
     alive: bool
     app: Any
     cfg: Any
+    ppid: int
+    orphaned = False
 
     def running(self) -> int:
         """How many requests are under way, at most; connections on which nothing happens are none."""
@@ -32,6 +38,10 @@ class Draining:
 
     def linger(self) -> None:
         """Close idle connections, in LINGER seconds; called again and again while the worker drains."""
+        raise NotImplementedError
+
+    def stop_listening(self) -> None:
+        """Give the listening sockets up for good."""
         raise NotImplementedError
 
     @property
@@ -46,7 +56,7 @@ class Draining:
 
     @property
     def takes_connections(self) -> bool:
-        return not self.draining or everything_stops()
+        return not self.orphaned and (not self.draining or everything_stops())
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """SIGTERM. It comes more than once: from the master, and from whoever signals all processes."""
@@ -65,6 +75,11 @@ class Draining:
 
     def notify(self) -> None:
         """gunicorn's worker says that it lives, about once a second."""
+        if self.gateway is not None and self.ppid != os.getppid():
+            self.ppid = os.getppid()  # which gunicorn compares, too
+            self.orphaned = True
+            self.stop_listening()
+            self._begin(self.gateway.settings.server.drain_timeout)
         super().notify()  # type: ignore[misc]  # gunicorn's
         if self.gateway is None:
             return

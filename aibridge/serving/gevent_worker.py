@@ -63,6 +63,10 @@ class GeventWorker(Draining, ggevent.GeventWorker):  # type: ignore[misc]  # gun
             self._lingering = True
             gevent.spawn_later(LINGER, self._close_idle)
 
+    def stop_listening(self) -> None:
+        for server in self._servers:
+            server.close()
+
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)
         gevent.spawn(self.notify)  # a signal handler must not wait

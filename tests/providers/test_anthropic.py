@@ -3,6 +3,7 @@
 import gzip
 import socket
 import threading
+from collections.abc import Iterator
 from typing import Literal
 
 import anthropic
@@ -13,8 +14,9 @@ from aibridge import settings
 from aibridge.errors import ClientGone, Unreachable, UpstreamError, UpstreamTimeout
 from aibridge.interception.gateway import Provider
 from aibridge.providers.anthropic import anthropic_provider
+from aibridge.providers.refusals import LARGEST_REFUSAL
 from aibridge.upstream.call import IDLE, UpstreamRequest, UpstreamResponse
-from tests.fake_provider.server import FakeProvider, Reply
+from tests.fake_provider.server import FakeProvider, Reply, Step
 
 BODY = b'{ "model":"m",  "seed": 123456789012345678901234567890, "stream":true }'
 HEADERS = (
@@ -284,6 +286,29 @@ def test_an_abandoned_request_is_dropped_before_the_provider_answers(
     with pytest.raises(ClientGone):
         provider.upstream(abandoned)
     assert fake.request().gone.wait(5)
+
+
+def test_an_abandoned_error_answer_is_dropped_before_its_end(fake: FakeProvider, provider: Provider) -> None:
+    half_sent = threading.Event()
+
+    def body() -> Iterator[Step]:
+        yield b'{"type":'
+        half_sent.set()
+        yield fake.hold()
+
+    fake.reply(Reply(500, body=body(), framing="chunked"))
+    with pytest.raises(ClientGone):
+        provider.upstream(UpstreamRequest("/v1/messages", HEADERS, BODY, abandoned=half_sent.is_set))
+    assert fake.request().gone.wait(5)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+def test_an_error_answer_too_large_to_be_held_is_not(fake: FakeProvider, provider: Provider, packed: bool) -> None:
+    largest, larger = (Reply.json(b" " * size, status=529) for size in (LARGEST_REFUSAL, LARGEST_REFUSAL + 1))
+    fake.reply(*(reply.gzipped() if packed else reply for reply in (largest, larger)))
+    assert len(read(provider.upstream(REQUEST))) == LARGEST_REFUSAL
+    with pytest.raises(UpstreamError, match="too large"):
+        provider.upstream(REQUEST)
 
 
 def test_nobody_there_is_an_upstream_error(fake: FakeProvider, provider: Provider) -> None:

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.fake_provider import Reply
+from tests.fake_provider import Reply, Step
 from tests.fake_provider.conversations import message_start, request_bytes, text, text_block, tool, user
 from tests.system.client import eventually
 from tests.system.conftest import Gateways
@@ -139,6 +139,27 @@ def test_a_killed_worker_leaves_nothing_open_and_takes_nobody_with_it(gateways: 
     assert {row["id"] for row in dead} == {answer.interception_id for answer in cut}
     living = [row for row in gateway.rows("interceptions") if row["id"] not in {row["id"] for row in dead}]
     assert [row["status"] for row in living] == ["completed"] * (8 - len(dead))
+
+
+def test_a_killed_master_cuts_no_stream_and_keeps_nobody_from_starting_anew(
+    gateways: Gateways, actor: str
+) -> None:
+    gateway = gateways.own().start()
+    conversation, hold = text(), gateway.provider.hold()
+    halves: tuple[Step, ...] = (*conversation.events[:2], hold, *conversation.events[2:])
+    gateway.provider.reply(Reply.sse(halves))
+    with gateway.post(REQUEST, [("X-User-ID", actor)]) as answer:
+        answer.read_until(conversation.events[1])
+        gateway.signal(signal.SIGKILL)
+        gateway.wait()
+
+        gateway.start()
+
+        hold.set()
+        assert answer.read().ended == "clean"
+    recorded = gateway.recorded_for(actor)
+    assert recorded.interception["status"] == "completed"
+    assert [row["output_tokens"] for row in recorded.tokens] == [17]
 
 
 def test_a_worker_that_was_only_stopped_has_the_last_word(gateways: Gateways, actor: str) -> None:

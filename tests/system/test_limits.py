@@ -1,6 +1,7 @@
 """Who is refused when there is too much, and that nobody's place is lost (behaviour.md 2.1)."""
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -97,6 +98,48 @@ def test_streams_take_no_more_threads_than_leave_it_healthy(gateways: Gateways, 
     refused = 2 if worker_class == "gthread" else 0
     assert (statuses.count(200), statuses.count(503)) == (8 - refused, refused)
     eventually(lambda: is_served(gateway))
+
+
+def test_connections_without_a_request_hold_nobody_up(gateways: Gateways) -> None:
+    """More of each kind than there are threads."""
+    gateway = gateways(TWO_PLACES)
+    with ExitStack() as stack:
+        for _ in range(6):
+            stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port)))
+        is_healthy(gateway)
+        for target in ("/nowhere", "/anthropic/v1/messages"):  # of the latter all but two are refused
+            for _ in range(6):
+                stack.enter_context(Exchange.open(gateway.url, "POST", target, [], b"{", length=1000))
+            is_healthy(gateway)
+    eventually(lambda: is_served(gateway))
+
+
+def test_a_head_that_does_not_end_is_not_waited_for(gateways: Gateways, worker_class: str) -> None:
+    if worker_class == "gevent":
+        pytest.skip("it holds no thread there, and gunicorn's own time limit is the one of connections kept alive")
+    gateway = gateways(TWO_PLACES)
+    with ExitStack() as stack:
+        begun = [stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), 20)) for _ in range(6)]
+        for connection in begun:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: ")
+        assert {connection.recv(1) for connection in begun} == {b""}
+        is_healthy(gateway)
+
+
+@pytest.mark.parametrize("ending", ["asked", "cut"])
+def test_clients_that_keep_what_was_closed_hold_nobody_up(gateways: Gateways, ending: str) -> None:
+    gateway = gateways(TWO_PLACES)
+    with ExitStack() as stack:
+        for _ in range(4):
+            if ending == "asked":
+                answer = gateway.get("/healthz", [("Connection", "close")])
+            else:
+                gateway.provider.reply(Reply.sse(OPENING).but(ending="cut"))
+                answer = gateway.post(REQUEST)
+            started = time.monotonic()
+            stack.enter_context(answer).read()
+            assert time.monotonic() - started < AT_ONCE
+        is_healthy(gateway)
 
 
 def test_a_flood_is_refused_and_hardly_logged(gateways: Gateways) -> None:
