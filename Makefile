@@ -2,7 +2,7 @@
 #             make run TOOLS=1: with the example tools (docs/tools.md)
 # make test   the whole suite
 # make lint   ruff (check and format) and mypy --strict
-# make chaos  workers are killed, the database goes away, and the ledger must still be the provider's bill; a few
+# make chaos  workers and MCP servers are killed, the database goes away, and the ledger is still the bill; a few
 #             minutes (CHAOS_REQUESTS=2000 CHAOS_KILLS=50: more; tests/chaos/__main__.py)
 # Each makes .venv first and installs the pinned packages into it; only Python 3.11+ has to be there.
 
