@@ -37,7 +37,7 @@ class Spool:
         self._limit = limit
         self._lock = Lock()
         self._own: _File | None = None
-        self._full: list[_File] = []  # ours, too, but being replayed
+        self._older: _File | None = None  # ours, too, but being replayed
 
     def append(self, records: Sequence[Record]) -> None:
         """Keep one group. It is on the disk when this returns. Raises RecordingError when full or unwritable."""
@@ -45,7 +45,7 @@ class Spool:
         with self._lock:
             try:
                 self._own = self._own or self._create()
-                if _size(self._own.file) + len(line) > self._limit:
+                if sum(_size(each.file) for each in self._files()) + len(line) > self._limit:
                     raise RecordingError(f"the spool is full ({self._limit} bytes)")
                 _append(self._own.file, line)
             except OSError as error:
@@ -53,7 +53,7 @@ class Spool:
 
     def waiting(self) -> bool:
         """Whether records of this or of a dead process wait to be replayed."""
-        if self._own is not None or self._full:
+        if self._files():
             return True
         found = [file for path in self._others() if (file := _locked(path))]
         for file in found:
@@ -63,18 +63,26 @@ class Spool:
     def replay(self, write: Write) -> None:
         """Give every waiting group to `write`, in order, and forget what it took. Raises RecordingError while the
         store is down; nothing is forgotten then. Who appends meanwhile does not wait: that goes to a new file."""
-        with self._lock:
-            if self._own is not None:
-                self._full.append(self._own)
-                self._own = None
-        while self._full:
-            self._replay_file(self._full[0], write)
-            self._full.pop(0).file.close()
+        while (file := self._oldest()) is not None:
+            self._replay_file(file, write)
+            with self._lock:
+                self._older = None
+                file.file.close()
         for path in self._others():
-            file = _locked(path)
-            if file is not None:
-                with file:
-                    self._replay_file(_File(path, file), write)
+            left = _locked(path)
+            if left is not None:
+                with left:
+                    self._replay_file(_File(path, left), write)
+
+    def _oldest(self) -> "_File | None":
+        """Of our files that which goes first; nothing is appended to it any more."""
+        with self._lock:
+            if self._older is None:
+                self._older, self._own = self._own, None
+            return self._older
+
+    def _files(self) -> "list[_File]":
+        return [each for each in (self._older, self._own) if each is not None]
 
     def write_all(self, records: Sequence[Record], write: Write) -> None:
         """`write` them together or, if one of them can never be written, each by itself; what is refused then is
@@ -119,7 +127,7 @@ class Spool:
         return _File(path, file)
 
     def _others(self) -> list[Path]:
-        ours = {file.path for file in (*self._full, *((self._own,) if self._own else ()))}
+        ours = {file.path for file in self._files()}
         return [path for path in sorted(self._directory.glob("*.jsonl")) if path not in ours]
 
 

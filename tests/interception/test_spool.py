@@ -94,6 +94,34 @@ def test_a_full_spool_says_so(tmp_path: Path) -> None:
         spool.append([ended()])
 
 
+def appended(spool: Spool, records: Sequence[Record]) -> bool:
+    try:
+        spool.append(records)
+    except RecordingError:
+        return False
+    return True
+
+
+def test_a_long_outage_costs_two_files_and_no_more_than_the_limit(tmp_path: Path) -> None:
+    """The store is asked again and again meanwhile, and more and more comes."""
+    spool = Spool(tmp_path, limit=2000)
+
+    def down(_: Sequence[Record]) -> None:
+        raise RecordingError("down")
+
+    kept = 0
+    while appended(spool, [ended(f"{kept}")]):
+        kept += 1
+        with pytest.raises(RecordingError, match="down"):
+            spool.replay(down)
+    assert len(list(tmp_path.glob("*.jsonl"))) == 2
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.jsonl")) <= 2000
+    got: list[Sequence[Record]] = []
+    spool.replay(got.append)
+    assert got == [[ended(f"{number}")] for number in range(kept)]
+    assert not spool.waiting()
+
+
 def test_a_disk_that_was_full_leaves_no_half_line_and_no_stuck_spool(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.append([ended("a")])
