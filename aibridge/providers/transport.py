@@ -32,6 +32,7 @@ from aibridge.upstream.call import IDLE
 
 RECEIVE_SIZE = 65536
 HEAD_LIMIT = 256 * 1024
+ERROR_LIMIT = 16 * 1024 * 1024  # bytes of an error answer's body
 IDLE_SECONDS = 60.0  # how long an unused connection is kept
 IDLE_CONNECTIONS = 256  # per origin
 STALE_SECONDS = 1.0  # how soon after a request the end of a reused connection shows that it was closed before
@@ -88,7 +89,7 @@ class _Message:
                 raise UpstreamError("the provider's answer is not valid HTTP") from error
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.complete:
+        if not self.has_head:  # what comes later are trailers
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -206,6 +207,24 @@ class Body(ProviderBody):
             raise UpstreamError(f"the connection to the provider broke: {_reason(error)}") from error
 
 
+class _Error(ProviderBody):
+    """The body of an error answer, which the SDKs read whole. Raises UpstreamError when it is too large."""
+
+    def __init__(self, body: ProviderBody) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        size = 0
+        for piece in self._body:
+            size += len(piece)
+            if size > ERROR_LIMIT:
+                raise UpstreamError("the provider's error answer is too large")
+            yield piece
+
+    def close(self) -> None:
+        self._body.close()
+
+
 class Transport(httpx2.BaseTransport):
     """An httpx2 transport; `moment` is the longest time in seconds between two signs of life to the caller."""
 
@@ -241,6 +260,8 @@ class Transport(httpx2.BaseTransport):
             raise
         body = Body(connection, message, timeouts["read"], lambda conn, keep: self._put(origin, conn, keep))
         headers, plain = decoded(message.headers, body)
+        if message.status >= 400:
+            plain = _Error(plain)
         return httpx2.Response(message.status, headers=headers, stream=plain, extensions={BODY: plain})
 
     def close(self) -> None:

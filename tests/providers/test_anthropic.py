@@ -14,7 +14,7 @@ from aibridge.errors import ClientGone, Unreachable, UpstreamError, UpstreamTime
 from aibridge.interception.gateway import Provider
 from aibridge.providers.anthropic import anthropic_provider
 from aibridge.upstream.call import IDLE, UpstreamRequest, UpstreamResponse
-from tests.fake_provider.server import FakeProvider, Reply
+from tests.fake_provider.server import FakeProvider, Reply, endless
 
 BODY = b'{ "model":"m",  "seed": 123456789012345678901234567890, "stream":true }'
 HEADERS = (
@@ -114,6 +114,21 @@ def test_error_answers_are_answers(fake: FakeProvider, provider: Provider, statu
     response = provider.upstream(REQUEST)
     assert (response.status, response.header("retry-after"), read(response)) == (status, "7", body)
     assert len(fake.received) == 1
+
+
+def test_an_endless_error_answer_is_not_read_to_its_end(fake: FakeProvider, provider: Provider) -> None:
+    fake.reply(Reply(500, body=endless(b"x" * 500_000, pause=0.0), framing="chunked"))
+    with pytest.raises(UpstreamError, match="too large"):
+        provider.upstream(REQUEST)
+    assert fake.request().gone.wait(5)
+
+
+def test_trailers_are_no_headers(fake: FakeProvider, provider: Provider) -> None:
+    trailing = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-Late: %b\r\n\r\n"
+    fake.reply(Reply(raw=True, body=(trailing % (b"x" * 9),)))
+    response = provider.upstream(REQUEST)
+    assert read(response) == b"{}"
+    assert response.header("x-late") == ""
 
 
 def test_gzip_is_undone_for_answers_and_errors(fake: FakeProvider, provider: Provider) -> None:
