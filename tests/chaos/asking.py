@@ -16,6 +16,7 @@ ROUTES = {
 }
 # Without this at its end a stream is half an answer.
 LAST = {"messages": b"message_stop", "chat_completions": b"[DONE]", "responses": b"response.completed"}
+NOBODY = "nobody listened"  # so nobody can have heard the question
 ACTION, MCP = "bact_shout", "bmcp_example_echo"
 TOOLS: Sequence[Sequence[str]] = ((), (ACTION,), (MCP,), (ACTION, MCP))
 
@@ -81,6 +82,8 @@ class Question:
         try:
             with self.ask(gateway) as answer:
                 return self._judged(answer.read())
+        except ConnectionRefusedError:
+            return NOBODY
         except OSError:
             return "unreachable"
 

@@ -6,7 +6,7 @@ the first half of the measurements and through the second, each by more than hal
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import linear_regression
+from statistics import linear_regression, median
 
 HOUR = 3600.0
 
@@ -33,15 +33,15 @@ class Series:
         return all(_rise(self.times[half], self.values[half]) > self.noise / 2 for half in halves)
 
     def __str__(self) -> str:
-        low, high = min(self.values), max(self.values)
+        """The medians of its quarters, its slope and the verdict."""
+        size = len(self.values) // 4
+        quarters = [median(self.values[at * size : (at + 1) * size]) for at in range(4)]
         verdict = "GROWS" if self.grows else "flat"
-        return (
-            f"{self.name:<24} {self.values[0]:>8.1f} {self.values[-1]:>8.1f} {low:>8.1f} {high:>8.1f} "
-            f"{self.slope:>+9.1f} {self.unit}/h  {verdict}"
-        )
+        told = " ".join(f"{quarter:>8.1f}" for quarter in quarters)
+        return f"{self.name:<24} {told} {self.slope:>+9.1f} {self.unit}/h  {verdict}"
 
 
-HEADLINE = f"{'':<24} {'first':>8} {'last':>8} {'least':>8} {'most':>8} {'slope':>9}"
+HEADLINE = f"{'medians of quarters':<24} {'first':>8} {'second':>8} {'third':>8} {'fourth':>8} {'slope':>9}"
 
 
 def _rise(times: Sequence[float], values: Sequence[float]) -> float:

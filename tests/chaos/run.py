@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos.asking import Question, configuration
+from tests.chaos.asking import NOBODY, Question, configuration
 from tests.chaos.bill import Bill
 from tests.chaos.ledger import Ledger, spool_problems
 from tests.mcp.servers import ExampleServer
@@ -56,7 +56,8 @@ class Report:
 
 
 class Clients:
-    """They ask one thing after the other, each request under a name of its own, and never again."""
+    """They ask one thing after the other, each request under a name of its own, and never again what may have been
+    heard."""
 
     def __init__(self, gateway: Gateway, plan: Plan) -> None:
         self._gateway = gateway
@@ -82,7 +83,10 @@ class Clients:
             while time.monotonic() < self._latest:
                 question = Question(self._work.get_nowait())
                 outcome = question.outcome(self._gateway)
-                self.outcomes[question.name] = outcome
+                if outcome == NOBODY:
+                    self._work.put(question.number)
+                else:
+                    self.outcomes[question.name] = outcome
                 if outcome != "finished":
                     time.sleep(0.3)  # as a client would that was told to wait
 
