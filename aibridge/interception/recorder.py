@@ -30,6 +30,7 @@ from aibridge.records import (
 )
 
 GROUP_LIMIT = 256
+MOST_WAITING = 20_000  # jobs; a store that hangs for long must not gather all that was given up meanwhile
 COMMIT_TIMEOUT = 10.0  # seconds that a request waits for the store before it goes on without it
 REPLAY_INTERVAL = 2.0  # seconds between attempts to empty the spool
 TEND_INTERVAL = 5.0  # seconds between two of the store's own chores
@@ -159,6 +160,8 @@ class BackgroundRecorder:
 
     def begin(self, started: InterceptionStarted) -> None:
         """Make the start row durable. Raises RecordingError: then the provider must not be called."""
+        if self._jobs.qsize() >= MOST_WAITING:
+            raise RecordingError("too much waits for the store")
         job = _Job((started,), keep=False)
         self._jobs.put(job)
         try:

@@ -75,7 +75,7 @@ class Decoder:
             return self._dispatch()
         field, _, value = line.partition(b":")
         if field == b"data":
-            self._size += len(value)
+            self._size += len(value) + 1  # its line end counts, or empty lines without end would cost nothing
             if self._size > self._limit:
                 self._skipping = True
                 self._data.clear()

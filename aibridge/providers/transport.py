@@ -89,7 +89,7 @@ class _Message:
                 raise UpstreamError("the provider's answer is not valid HTTP") from error
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.complete:
+        if not self.has_head:  # what comes later are trailers
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:

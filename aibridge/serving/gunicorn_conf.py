@@ -13,6 +13,7 @@ from typing import Any
 from aibridge.app import gateway_of
 from aibridge.hosting import disk_warning
 from aibridge.serving.draining import LAST_WORDS, MARGIN
+from aibridge.serving.reloading import reload_without_waiting
 from aibridge.serving.stopping import announce_stops
 from aibridge.settings import Settings, SettingsError
 from aibridge.storage.database import Database
@@ -62,6 +63,7 @@ def on_starting(server: Any) -> None:
     """Once, before the workers: bring the database to the schema of this version."""
     configure_logging()
     announce_stops(server)
+    reload_without_waiting(server)
     for name in _settings.without_effect():
         server.log.warning("the setting %s has no effect in this version", name)
     warning = disk_warning(_settings.database.url, os.environ)

@@ -262,6 +262,24 @@ def test_a_slow_store_does_not_hold_the_answer_for_ever(
     assert ended() in store.of(InterceptionEnded)
 
 
+def test_a_store_that_hangs_gathers_no_more_than_so_much(
+    store: MemoryRecorder, recorder: BackgroundRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_module, "COMMIT_TIMEOUT", 0.05)
+    monkeypatch.setattr(recorder_module, "MOST_WAITING", 4)
+    store.open.clear()
+    for number in range(2):  # each leaves its start, and that it came too late
+        with pytest.raises(RecordingError, match="slow"):
+            recorder.begin(started(f"i{number}"))
+    with pytest.raises(RecordingError, match="too much"):
+        recorder.begin(started("one too many"))
+    recorder.settle([ended("another")])  # what had begun is kept in any case
+    store.open.set()
+    recorder.start()
+    recorder.close()
+    assert [record.id for record in store.of(InterceptionStarted)] == ["i0", "i1"]  # type: ignore[union-attr]
+
+
 def test_a_spool_that_cannot_be_replayed_yet_stays(
     store: MemoryRecorder, recorder: BackgroundRecorder, tmp_path: Path
 ) -> None:
