@@ -43,6 +43,7 @@ from aibridge.web.errors import register_error_handlers
 from aibridge.web.health import health_blueprint
 from aibridge.web.limits import give_places_back
 from aibridge.web.openai import OPENAI_ROUTES
+from aibridge.web.received import bound_uploads
 from aibridge.web.routes import Routes, provider_blueprint
 from aibridge.web.sandbox import SANDBOX_ROUTES
 
@@ -104,6 +105,7 @@ def create_app(
         app.register_blueprint(provider_blueprint(gateway, provider, routes))
     register_error_handlers(app, gateway)
     give_places_back(app)
+    bound_uploads(app)
     return app
 
 
