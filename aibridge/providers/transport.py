@@ -17,7 +17,7 @@ import ssl
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -32,6 +32,7 @@ from aibridge.sockets import readable
 from aibridge.upstream.call import IDLE
 
 RECEIVE_SIZE = 65536
+SEND_SIZE = 256 * 1024
 HEAD_LIMIT = 256 * 1024
 IDLE_SECONDS = 60.0  # how long an unused connection is kept
 IDLE_CONNECTIONS = 256  # per origin
@@ -133,10 +134,19 @@ class _Connection:
         self.answered = self.answered or bool(data)
         return data
 
-    def send(self, data: bytes, timeout: float) -> None:
-        self.sock.settimeout(timeout)
-        self.sock.sendall(data)
-        self.sock.settimeout(self.moment)
+    def send(self, data: bytes, timeout: float, abandoned: Callable[[], bool]) -> None:
+        """Raises OSError, TimeoutError if nothing is taken for so long, and ClientGone."""
+        left, taken = memoryview(data), time.monotonic()
+        while left:
+            try:
+                left = left[self.sock.send(left[:SEND_SIZE]) :]
+                taken = time.monotonic()
+            except TimeoutError:
+                if abandoned():
+                    self.close()
+                    raise ClientGone from None
+                if time.monotonic() - taken > timeout:
+                    raise
         self.sent, self.answered = time.monotonic(), False
 
     def stale(self) -> bool:
@@ -223,10 +233,10 @@ class Transport(httpx2.BaseTransport):
         timeouts = request.extensions["timeout"]
         proxy = self._proxy(origin)
         wire = _serialised(request, proxy if url.scheme == "http" else None)
-        connection = self._sent(origin, proxy, wire, timeouts["connect"], timeouts["read"])
+        abandoned = request.extensions.get(ABANDONED, _never)
+        connection = self._sent(origin, proxy, wire, timeouts, abandoned)
         message = _Message()
         try:
-            abandoned = request.extensions.get(ABANDONED, _never)
             self._await_head(connection, message, timeouts["read"], abandoned)
         except (OSError, httpx2.RemoteProtocolError) as error:
             connection.close()
@@ -252,27 +262,31 @@ class Transport(httpx2.BaseTransport):
                 idle.pop().close()
 
     def _sent(
-        self, origin: Origin, proxy: SplitResult | None, wire: bytes, connect_timeout: float, timeout: float
+        self,
+        origin: Origin,
+        proxy: SplitResult | None,
+        wire: bytes,
+        timeouts: Mapping[str, float],
+        abandoned: Callable[[], bool],
     ) -> _Connection:
         """A connection that has taken the whole request."""
         pooled = self._take(origin)
         if pooled is not None:
             try:
-                pooled.send(wire, timeout)
+                pooled.send(wire, timeouts["read"], abandoned)
                 return pooled
             except OSError:
                 pooled.close()
         try:
-            connection = self._connect(origin, proxy, connect_timeout)
+            connection = self._connect(origin, proxy, timeouts["connect"])
         except TimeoutError as error:
             raise httpx2.ConnectTimeout("no connection in time") from error
         except OSError as error:
             raise httpx2.ConnectError(_reason(error)) from error
         try:
-            connection.send(wire, timeout)
+            connection.send(wire, timeouts["read"], abandoned)
         except OSError as error:
             connection.broken = error  # the provider may have refused the rest, and said why
-            connection.sock.settimeout(self._moment)
         return connection
 
     def _await_head(

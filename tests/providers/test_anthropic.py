@@ -310,6 +310,17 @@ def test_an_abandoned_error_answer_is_dropped_before_its_end(fake: FakeProvider,
     assert fake.request().gone.wait(5)
 
 
+def test_an_abandoned_request_is_dropped_while_the_provider_does_not_take_it(http: httpx2.Client) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        configured = settings.Provider(name="a", type="anthropic", base_url=url)
+        timeouts = settings.UpstreamTimeouts(connect_timeout=1, read_timeout=20)
+        provider = anthropic_provider(configured, timeouts, http)
+        large = UpstreamRequest("/v1/messages", HEADERS, b"x" * 20_000_000, abandoned=lambda: True)
+        with pytest.raises(ClientGone):
+            provider.upstream(large)
+
+
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
 def test_an_error_answer_too_large_to_be_held_is_not(fake: FakeProvider, provider: Provider, packed: bool) -> None:
     largest, larger = (Reply.json(b" " * size, status=529) for size in (LARGEST_REFUSAL, LARGEST_REFUSAL + 1))
