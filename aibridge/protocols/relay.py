@@ -18,7 +18,13 @@ LAST_EVENTS = 4  # where the usage and the end are
 
 
 class Account(Protocol):
-    """What a protocol makes of a successful answer, fed as events or as one body."""
+    """What a protocol makes of a successful answer, fed as events or as one body.
+
+    `skim(written)` takes what it needs of events of the most common kind, pieces of the answer's text, and returns
+    the rest: their bytes tell that they matter for nothing else. The first event of a stream is never skimmed.
+    """
+
+    def skim(self, written: bytes) -> bytes: ...
 
     def event(self, event: Event) -> None: ...
 
@@ -82,7 +88,7 @@ class Relay:
 
     def _read(self, decoder: Decoder) -> None:
         kept, self._kept, self._size = b"".join(self._kept), [], 0
-        for event in decoder.feed(kept):
+        for event in decoder.feed(self._account.skim(kept)):
             self._read_size += len(event.data)
             if self._read_size > READ_LIMIT:
                 self._last.append(event)

@@ -144,6 +144,12 @@ def encode(name: str, data: bytes) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.encode(), lines) if name else b"data: %b\n\n" % lines
 
 
+def text_length(found: re.Match[bytes]) -> int:
+    """How many characters the first group holds, of a JSON text without escapes."""
+    text = found[1]
+    return len(text) if text.isascii() else len(text.decode("utf-8", "replace"))
+
+
 def has_event(start: bytes) -> bool:
     """Whether these first bytes of a stream hold more than comments, blank lines and garbage."""
     return _FIELD.search(start) is not None
