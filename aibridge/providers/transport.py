@@ -81,6 +81,11 @@ class _Message:
         self.until_close = False
         self._parser = httptools.HttpResponseParser(self)
 
+    @property
+    def ended(self) -> bool:
+        """Whether it is complete, and all of it has been taken."""
+        return self.complete and not self.pieces
+
     def feed(self, data: bytes) -> None:
         """Raises UpstreamError when this is no HTTP."""
         try:
@@ -192,8 +197,11 @@ class Body(ProviderBody):
             elif data:
                 heard = time.monotonic()
                 message.feed(data)
+                if message.ended:
+                    yield IDLE  # the end comes in a step of its own
             elif message.until_close:
                 message.complete = True
+                yield IDLE
             else:
                 self.close()
                 raise UpstreamError("the provider closed the connection in the middle of its answer")

@@ -60,7 +60,7 @@ class UpstreamBody(Protocol):
     def source(self) -> socket | None:
         """The socket that the next bytes come from, if there is one and they are not here yet. As long as there
         is, the next step of the iteration only reads from it, and yields IDLE instead of waiting if the socket
-        does not block."""
+        does not block; the iteration does not end in the step that reads the last."""
         return None
 
 
