@@ -9,7 +9,7 @@ from aibridge.serving.connections import Connections
 from aibridge.serving.draining import LINGER, Draining
 
 
-class ThreadWorker(Draining, Connections, gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+class ThreadWorker(Connections, Draining, gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """The methods of the base class that are used or changed here are not public: gunicorn is pinned."""
 
     def running(self) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -119,7 +120,7 @@ def test_a_head_that_does_not_end_is_not_waited_for(gateways: Gateways, worker_c
         pytest.skip("it holds no thread there, and gunicorn's own time limit is the one of connections kept alive")
     gateway = gateways(TWO_PLACES)
     with ExitStack() as stack:
-        begun = [stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), 20)) for _ in range(6)]
+        begun = [stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), 20)) for _ in range(4)]
         for connection in begun:
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: ")
         assert {connection.recv(1) for connection in begun} == {b""}
@@ -140,6 +141,23 @@ def test_clients_that_keep_what_was_closed_hold_nobody_up(gateways: Gateways, en
             stack.enter_context(answer).read()
             assert time.monotonic() - started < AT_ONCE
         is_healthy(gateway)
+
+
+def test_more_connections_than_files_may_be_open_end_no_stream(gateways: Gateways, actor: str) -> None:
+    serve = f"ulimit -n 128; exec {sys.executable} -m aibridge serve"
+    gateway = gateways.own(Setup(command=("bash", "-c", serve))).start()
+    hold = gateway.provider.hold()
+    gateway.provider.reply(Reply.sse((*OPENING, hold, *ENDING)))
+    with gateway.post(REQUEST, [("X-User-ID", actor)]) as answer:
+        answer.read_until(OPENING[-1])
+        with ExitStack() as stack:
+            for _ in range(150):
+                stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port)))
+            eventually(lambda: "Too many open files" in gateway.log_text())
+        eventually(gateway.is_ready)
+        hold.set()
+        assert answer.read().ended == "clean"
+    assert gateway.recorded_for(actor).interception["status"] == "completed"
 
 
 def test_a_flood_is_refused_and_hardly_logged(gateways: Gateways) -> None:
