@@ -7,22 +7,26 @@ Its own ways cost threads, or the one loop that accepts connections and starts r
 - what a refused client still uploads is read away on a thread, for 5 s; here for a moment
 - a connection that is closed is waited for, so that the client gets the last bytes: up to 2 s for each, one after
   the other, in the loop itself, during which the worker is deaf; here in its poller, all at once
+- a connection that cannot be accepted because the process has too many files open ends the loop; here it waits
 """
 
+import errno
 import select
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from selectors import EVENT_READ, BaseSelector
 from typing import Any
 
 from gunicorn import util
 
-HEAD_TIMEOUT = 10.0  # seconds from the first byte of a request to the end of its head
+HEAD_TIMEOUT = 5.0  # seconds from the first byte of a request to the end of its head
 UPLOAD_MOMENT = 0.1  # seconds in which the rest of a refused upload may come, to keep its connection
 LINGER = 2.0  # seconds that a client gets to close after us
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+PAUSE = 0.5  # seconds without accepting when one of these is in short supply
 # Milliseconds that a thread stays with a connection after a response. Proxies send the next request at once, and
 # the way back through the main loop costs as much as a request.
 NEXT_REQUEST = 5
@@ -78,6 +82,7 @@ class Connections:
 
     alive: bool
     cfg: Any
+    log: Any
     nr_conns: int
     pending_conns: Any
     poller: BaseSelector
@@ -86,10 +91,26 @@ class Connections:
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._heads: dict[Any, float] = {}  # connections whose next request is being read, and until when
+        self._held: set[Any] = set()  # connections that a thread has
+        self._accepting_from = 0.0
 
     def run(self) -> None:
         self.lingering = Lingering(self.poller, self._closed)
         super().run()  # type: ignore[misc]  # gunicorn's
+
+    def accept(self, listener: Any) -> None:
+        try:
+            super().accept(listener)  # type: ignore[misc]  # gunicorn's
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            self.log.error("a connection cannot be accepted: %s", error.strerror)
+            self._accepting_from = time.monotonic() + PAUSE
+            self.set_accept_enabled(False)
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Called in every round of the loop as long as it makes a difference."""
+        super().set_accept_enabled(enabled and time.monotonic() >= self._accepting_from)  # type: ignore[misc]
 
     def enqueue_req(self, conn: Any) -> None:
         """A connection on which something is to be read, or a new one."""
@@ -123,10 +144,20 @@ class Connections:
     def _handled(self, conn: Any) -> object:
         self._heads[conn] = time.monotonic() + HEAD_TIMEOUT
         try:
-            handled: object = super().handle(conn)  # type: ignore[misc]  # gunicorn's
-            return handled
+            with self.held(conn):
+                handled: object = super().handle(conn)  # type: ignore[misc]  # gunicorn's
+                return handled
         finally:
             self._heads.pop(conn, None)
+
+    @contextmanager
+    def held(self, conn: Any) -> Iterator[None]:
+        """By this thread, which may wait for its client."""
+        self._held.add(conn)
+        try:
+            yield
+        finally:
+            self._held.discard(conn)
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         self._heads.pop(conn, None)
@@ -139,14 +170,18 @@ class Connections:
             self.cap_pending(now + LINGER)
         super().murder_pending()  # type: ignore[misc]  # gunicorn's
         for conn in [conn for conn, until in list(self._heads.items()) if until <= now]:
-            with suppress(OSError):
-                conn.sock.shutdown(socket.SHUT_RD)  # its thread reads an end, as if the client had left
+            _hang_up(conn, socket.SHUT_RD)
         self.lingering.expire()
 
     def cap_pending(self, deadline: float) -> None:
         """Close connections that never brought a byte, by then."""
         for conn in self.pending_conns:
             conn.timeout = min(conn.timeout, deadline)
+
+    def hang_up(self) -> None:
+        """On all clients whose requests are under way; threads that wait for one of them go on."""
+        for conn in list(self._held):
+            _hang_up(conn, socket.SHUT_RDWR)
 
     def _keepalive_after(self, conn: Any, keepalive: object) -> object:
         if keepalive is not True:  # it may be unknown yet
@@ -163,3 +198,9 @@ class Connections:
 
     def _closed(self) -> None:
         self.nr_conns -= 1
+
+
+def _hang_up(conn: Any, how: int) -> None:
+    """Whoever waits for the client finds that it has left."""
+    with suppress(OSError):
+        conn.sock.shutdown(how)

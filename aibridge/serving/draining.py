@@ -18,6 +18,7 @@ from aibridge.serving.stopping import everything_stops
 
 LINGER = 2.0  # seconds in which a client may still use a connection that it was promised
 LAST_WORDS = 11.0  # seconds after the deadline for error events and records; COMMIT_TIMEOUT and a moment
+HANG_UP = LAST_WORDS - 1.0  # then a client that does not even read is left, and what it used is recorded
 QUICK = 2.0  # seconds that streams get when the stop is to be quick (SIGINT, SIGQUIT)
 # Seconds after the drain timeout in which a worker is surely gone: LAST_WORDS, LINGER, its exit.
 MARGIN = 20.0
@@ -43,6 +44,9 @@ class Draining:
     def stop_listening(self) -> None:
         """Give the listening sockets up for good."""
         raise NotImplementedError
+
+    def hang_up(self) -> None:
+        """On clients whose requests are under way, where that helps what waits for them to end."""
 
     @property
     def gateway(self) -> Gateway | None:
@@ -98,6 +102,8 @@ class Draining:
         if everything_stops():
             gateway.drain.refuse()
         self.linger()
+        if gateway.drain.overdue(HANG_UP):
+            self.hang_up()
         late = gateway.drain.overdue(LAST_WORDS)
         if late:
             self.cfg.set("graceful_timeout", 1)  # there is nothing to be waited for any more

@@ -7,6 +7,7 @@ patch_if_wanted()
 
 import logging
 import os
+import resource
 import sys
 from typing import Any
 
@@ -62,6 +63,7 @@ def pre_request(worker: Any, req: Any) -> None:
 def on_starting(server: Any) -> None:
     """Once, before the workers: bring the database to the schema of this version."""
     configure_logging()
+    _allow_files()
     announce_stops(server)
     reload_without_waiting(server)
     for name in _settings.without_effect():
@@ -70,6 +72,15 @@ def on_starting(server: Any) -> None:
     if warning:
         server.log.critical("%s", warning)
     Database(_settings.database.url).upgrade()
+
+
+def _allow_files() -> None:
+    """As many open files as connections may need, if the system lets us: many shells and platforms give 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * worker_connections + 1024  # a client's, and one to its provider
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def post_worker_init(worker: Any) -> None:

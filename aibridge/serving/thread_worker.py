@@ -10,7 +10,7 @@ from aibridge.serving.draining import LINGER, Draining
 from aibridge.serving.parking import Parking
 
 
-class ThreadWorker(Draining, Connections, Parking, gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+class ThreadWorker(Connections, Parking, Draining, gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn's
     """The methods of the base class that are used or changed here are not public: gunicorn is pinned."""
 
     def running(self) -> int:

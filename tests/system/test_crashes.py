@@ -81,6 +81,27 @@ def test_an_interception_that_cannot_be_recorded(gateway: Gateway) -> None:
         assert answer.read().status == 200
 
 
+# --- a stop ------------------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_reads_nothing_more_is_left_in_the_end(
+    gateways: Gateways, actor: str, worker_class: str
+) -> None:
+    if worker_class == "gevent":
+        pytest.skip("what waits there can be ended from outside, and gunicorn does so")
+    gateway = gateways.own(Setup(environment=(("AIBRIDGE_SERVER_DRAIN_TIMEOUT", "0.1"),))).start()
+    more = b"event: x\ndata: " + b"y" * 100_000 + b"\n\n"
+    gateway.provider.reply(Reply.sse((*OPENING, *[more] * 400)))
+    with gateway.post(REQUEST, [("X-User-ID", actor)]) as answer:
+        answer.read_until(more)
+
+        assert gateway.stop() == 0
+
+    recorded = gateway.recorded_for(actor)
+    assert recorded.interception["status"] in ("cancelled", "failed")  # whichever of the two ends it is told of
+    assert [(row["input_tokens"], row["estimated"]) for row in recorded.tokens] == [(1234, 1)]
+
+
 # --- kill -9 -----------------------------------------------------------------------------------------------------
 
 
