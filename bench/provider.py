@@ -36,6 +36,7 @@ class Seen:
 
     requests: int = 0
     streams: int = 0
+    open: int = 0  # streams that have not ended now
     left: list[int] = field(default_factory=list)
 
 
@@ -45,13 +46,12 @@ class Pace:
     def __init__(self) -> None:
         self.events = 20
         self.seconds = 0.0
-        self.streaming = 0  # streams that are open
         self.seen = Seen()
 
     def control(self, query: dict[str, str]) -> None:
         self.events = int(query["events"])
         self.seconds = float(query["pace"])
-        self.seen = Seen()
+        self.seen = Seen(open=self.seen.open)
 
 
 class Stream:
@@ -60,9 +60,11 @@ class Stream:
     def __init__(self, transport: asyncio.Transport, answer: Answer, pace: Pace) -> None:
         self._transport = transport
         self._answer = answer
+        self._pace = pace
         self._left = pace.events
         self._seconds = pace.seconds
         self._loop = asyncio.get_running_loop()
+        pace.seen.open += 1
         transport.write(STREAM_HEAD + answer.opening)
         self._timer = self._loop.call_later(self._seconds, self._next)
 
@@ -73,12 +75,13 @@ class Stream:
             self._timer = self._loop.call_later(self._seconds, self._next)
         else:
             self._transport.write(self._answer.closing + END)
+            self._pace.seen.open -= 1
 
-    def done(self) -> bool:
-        return self._left <= 0
-
-    def stop(self) -> None:
-        self._timer.cancel()
+    def client_left(self) -> None:
+        if self._left:
+            self._timer.cancel()
+            self._pace.seen.open -= 1
+            self._pace.seen.left.append(time.monotonic_ns())
 
 
 class Connection(asyncio.Protocol):
@@ -95,9 +98,8 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._stream is not None and not self._stream.done():
-            self._stream.stop()
-            self._pace.seen.left.append(time.monotonic_ns())
+        if self._stream is not None:
+            self._stream.client_left()
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -1,0 +1,158 @@
+"""What needs a system that has just been started and has nothing else to do: its first request, its memory at rest,
+a thousand open streams, and clients that leave."""
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+
+import uvloop
+
+from bench import meters
+from bench.driver import Load, drive
+from bench.processes import DidNotStart
+from bench.provider import control, seen
+from bench.rounds import Results, say, warm_up
+from bench.scenarios import Sample, figures, percentile
+from bench.systems.model import Options, Provider, Running, System
+
+STREAMS = 1000
+SETTLE_SECONDS = 2.0
+WATCHED_SECONDS = 6.0
+MANY_THREADS = 1100  # for a gateway whose streams hold a thread each
+
+LEAVING = 50
+NEVER_SECONDS = 10.0  # after which a stream that is still open counts as never closed
+SILENCE = 3600.0
+
+NAMES = ("first", "rest", "idle", "leave", "leave-silent")
+
+
+def run_alone(system: System, provider: Provider, folder: Path, rounds: int, results: Results) -> None:
+    """Each round starts the system anew."""
+    for number in range(rounds):
+        options = Options()
+        place = folder / f"{system.name}-{number}"
+        place.mkdir(parents=True)
+        try:
+            with system.start(provider, place, options) as running:
+                _round(system, running, provider, results)
+        except DidNotStart as error:
+            say(f"{system.name} DID NOT START and is left out: {error}")
+            return
+        if system.threads and _refused(results, system):
+            place = folder / f"{system.name}-{number}-threads"
+            place.mkdir(parents=True)
+            with system.start(provider, place, Options(threads=MANY_THREADS)) as running:
+                warm_up(running, provider)
+                name = f"{system.name} ({MANY_THREADS} threads)"
+                _add(results, "idle", name, open_streams(system, running, provider))
+
+
+def _round(system: System, running: Running, provider: Provider, results: Results) -> None:
+    _add(results, "first", system.name, first_request(running))
+    warm_up(running, provider)
+    time.sleep(1)
+    _add(results, "rest", system.name, at_rest(running))
+    _add(results, "idle", system.name, open_streams(system, running, provider))
+    _add(results, "leave", system.name, leave(running, provider, pace=2.0))
+    _add(results, "leave-silent", system.name, leave(running, provider, pace=SILENCE))
+
+
+def _refused(results: Results, system: System) -> bool:
+    return (results.median("idle", system.name, "open") or 0) < STREAMS
+
+
+def _add(results: Results, scenario: str, system: str, sample: Sample) -> None:
+    results.add(scenario, system, sample)
+    told = " ".join(f"{name}={value:.3f}" for name, value in sample.items())
+    say(f"{scenario:16} {system:14} {told}")
+
+
+def first_request(running: Running) -> Sample:
+    """The very first request since the start, and what later ones take."""
+    request = running.request("messages", size=20_000, stream=False)
+    first = drive(Load(running.port, request, 1, seconds=0.0001))
+    later = drive(Load(running.port, request, 1, seconds=1.0))
+    return {
+        "failed": float(first.failed + later.failed),
+        "first_ms": percentile(first.whole, 0.5) / 1e6,
+        "later_ms": percentile(later.whole, 0.5) / 1e6,
+    }
+
+
+def at_rest(running: Running) -> Sample:
+    members = meters.tree(running.pid)
+    return {
+        "tree_mib": meters.memory_kib(running.pid) / 1024,
+        "worker_mib": max(meters.process_memory_kib(member) for member in members) / 1024,
+        "threads": float(meters.threads(running.pid)),
+    }
+
+
+def open_streams(system: System, running: Running, provider: Provider) -> Sample:
+    """Many streams with an event per second each, opened one after the other and watched for a while."""
+    opening = STREAMS * system.spacing
+    events = int(opening + SETTLE_SECONDS + WATCHED_SECONDS + 3)
+    control(provider.port, events=events, pace=1.0)
+    request = running.request("messages", size=20_000, stream=True)
+    load = Load(running.port, request, STREAMS, 0.0, events, system.spacing, patience=events + 30.0)
+    memory = meters.memory_kib(running.pid)
+    with ThreadPoolExecutor(1) as background:
+        driving = background.submit(drive, load)
+        time.sleep(opening + SETTLE_SECONDS)
+        opened = max(1, seen(provider.port).open)
+        memory = meters.memory_kib(running.pid) - memory
+        used, began = meters.cpu_seconds(running.pid), time.monotonic()
+        time.sleep(WATCHED_SECONDS)
+        used, lasted = meters.cpu_seconds(running.pid) - used, time.monotonic() - began
+        threads = meters.threads(running.pid)
+        outcome = driving.result()
+    told = figures(outcome, used)
+    return {
+        "open": float(opened),
+        "failed": told["failed"],
+        "cut": told["cut"],
+        "kib_per_stream": memory / opened,
+        "threads": float(threads),
+        "core_percent": 100 * used / lasted,
+        "delay_p50_ms": told.get("delay_p50_ms", 0.0),
+        "delay_p99_ms": told.get("delay_p99_ms", 0.0),
+        "first_byte_p50_ms": told.get("first_byte_p50_ms", 0.0),
+    }
+
+
+def leave(running: Running, provider: Provider, *, pace: float) -> Sample:
+    """Clients close in the middle of their streams: how long until the provider's connections are closed."""
+    control(provider.port, events=1000, pace=pace)
+    request = running.request("messages", size=20_000, stream=True)
+    opened, left = uvloop.run(_open_and_leave(running.port, request))
+    end = time.monotonic() + NEVER_SECONDS
+    while len(seen(provider.port).left) < opened and time.monotonic() < end:
+        time.sleep(0.05)
+    closed = sorted((moment - left) / 1e9 for moment in seen(provider.port).left)
+    never = [NEVER_SECONDS] * (opened - len(closed))
+    times = [*closed, *never]
+    return {
+        "opened": float(opened),
+        "closed": float(len(closed)),
+        "p50_seconds": median(times) if times else NEVER_SECONDS,
+        "last_seconds": max(times, default=NEVER_SECONDS),
+    }
+
+
+async def _open_and_leave(port: int, request: bytes) -> tuple[int, int]:
+    """How many streams began, and the monotonic nanoseconds at which they were closed."""
+    clients = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", port) for _ in range(LEAVING)))
+    for _, writer in clients:
+        writer.write(request)
+    reading = [asyncio.ensure_future(reader.readuntil(b"message_start")) for reader, _ in clients]
+    begun, others = await asyncio.wait(reading, timeout=20)
+    for other in others:
+        other.cancel()
+    await asyncio.sleep(0.5)
+    left = time.monotonic_ns()
+    for _, writer in clients:
+        writer.close()
+    return len([task for task in begun if task.exception() is None]), left
