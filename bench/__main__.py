@@ -1,52 +1,76 @@
-"""`make bench`. BENCH_ROUNDS, BENCH_SYSTEMS, BENCH_SCENARIOS (names, separated by commas) say how much of it;
-BENCH_CHECKOUTS="name=/path,..." adds the gateway of other source trees."""
+"""`make bench`: all of it goes into docs/performance.md; a part of it is only printed.
 
+BENCH_ROUNDS            how often everything is measured (5)
+BENCH_SYSTEMS           names, separated by commas: direct, nginx, ours, ours-gevent, ours-tools, litellm, portkey
+BENCH_SCENARIOS         names, separated by commas: those of bench/scenarios.py, `alone` and `workers`
+BENCH_CHECKOUTS         name=/path,...: the gateway of other source trees, as name, name-gevent and name-tools
+"""
+
+import json
 import os
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+from bench.alone import run_alone
 from bench.certificates import made
-from bench.rounds import Results, run, say, started
-from bench.scenarios import SCENARIOS
-from bench.systems import Options, provider, systems
+from bench.document import surroundings, write
+from bench.report import report
+from bench.results import Results
+from bench.rounds import Run, say
+from bench.scenarios import SCALING, SCENARIOS
+from bench.systems import systems
+from bench.systems.fake_provider import provider
+from bench.systems.model import INSTALLED, Options, System
+
+LAST_RESULTS = INSTALLED / "results.json"
+WORKERS = 2
 
 
 def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
+    rounds = int(os.environ.get("BENCH_ROUNDS", "5"))
+    chosen, parts = _chosen(), _names("BENCH_SCENARIOS")
+    with tempfile.TemporaryDirectory(prefix="run-", dir=INSTALLED) as path:
+        folder = Path(path)
+        with provider(folder, made(folder)) as upstream:
+            results = _measured(Run(upstream, folder, rounds), chosen, parts)
+    about = surroundings(rounds)
+    LAST_RESULTS.write_text(json.dumps({"about": about, "samples": results.samples}, indent=1))
+    if parts or os.environ.get("BENCH_SYSTEMS"):
+        sys.stdout.write(report(results) + "\n")
+    else:
+        write(results, about)
+        say("written to docs/performance.md")
+    say(f"every sample: {LAST_RESULTS}")
+    return 0
+
+
+def _measured(run: Run, chosen: Sequence[System], parts: Sequence[str]) -> Results:
+    run.together(chosen, [scenario for scenario in SCENARIOS if not parts or scenario.name in parts], Options())
+    if not parts or "workers" in parts:
+        scaling = [system for system in chosen if system.scales]
+        run.together(scaling, SCALING, Options(workers=WORKERS), f"-{WORKERS}-workers")
+    if not parts or "alone" in parts:
+        seldom = replace(run, rounds=max(1, run.rounds // 2))
+        for system in chosen:
+            if not system.tools and system.name != "direct":
+                run_alone(seldom, system)
+    return run.results
+
+
+def _chosen() -> list[System]:
     checkouts = dict(entry.split("=", 1) for entry in _names("BENCH_CHECKOUTS"))
     known = systems({name: Path(path) for name, path in checkouts.items()})
     wanted = _names("BENCH_SYSTEMS") or [system.name for system in known]
-    chosen = [system for system in known if system.name in wanted]
-    for system in chosen:
-        if system.missing:
+    for system in known:
+        if system.name in wanted and system.missing:
             say(f"{system.name} IS LEFT OUT: {system.missing}")
-    scenarios = [s for s in SCENARIOS if s.name in (_names("BENCH_SCENARIOS") or [x.name for x in SCENARIOS])]
-    results = Results()
-    with tempfile.TemporaryDirectory(prefix="aibridge-bench-", dir=".bench") as path:
-        folder = Path(path).resolve()
-        with (
-            provider(folder, made(folder)) as upstream,
-            started([s for s in chosen if not s.missing], upstream, folder, Options()) as running,
-        ):
-            run(running, upstream, scenarios, int(os.environ.get("BENCH_ROUNDS", "3")), results)
-    for scenario, cells in results.samples.items():
-        for system in cells:
-            figures = [
-                results.median(scenario, system, f) or 0
-                for f in (
-                    "requests_per_second",
-                    "cpu_ms_per_request",
-                    "cpu_us_per_event",
-                    "delay_p50_ms",
-                    "delay_p99_ms",
-                    "latency_p50_ms",
-                )
-            ]
-            sys.stdout.write(f"| {scenario} | {system} | " + " | ".join(f"{x:.3f}" for x in figures) + " |\n")
-    return 0
+    return [system for system in known if system.name in wanted and not system.missing]
 
 
 def _names(variable: str) -> list[str]:

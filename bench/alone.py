@@ -1,20 +1,19 @@
-"""What needs a system that has just been started and has nothing else to do: its first request, its memory at rest,
-a thousand open streams, and clients that leave."""
+"""What needs a system that has just been started and has nothing else to do: its first request, its memory at
+rest, a thousand open streams, and clients that leave."""
 
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from statistics import median
 
 import uvloop
 
 from bench import meters
 from bench.driver import Load, drive
-from bench.processes import DidNotStart
 from bench.provider import control, seen
-from bench.rounds import Results, say, warm_up
-from bench.scenarios import Sample, figures, percentile
+from bench.results import Sample
+from bench.rounds import Run, say
+from bench.scenarios import figures, percentile
 from bench.systems.model import Options, Provider, Running, System
 
 STREAMS = 1000
@@ -26,46 +25,35 @@ LEAVING = 50
 NEVER_SECONDS = 10.0  # after which a stream that is still open counts as never closed
 SILENCE = 3600.0
 
-NAMES = ("first", "rest", "idle", "leave", "leave-silent")
 
-
-def run_alone(system: System, provider: Provider, folder: Path, rounds: int, results: Results) -> None:
+def run_alone(run: Run, system: System) -> None:
     """Each round starts the system anew."""
-    for number in range(rounds):
-        options = Options()
-        place = folder / f"{system.name}-{number}"
-        place.mkdir(parents=True)
-        try:
-            with system.start(provider, place, options) as running:
-                _round(system, running, provider, results)
-        except DidNotStart as error:
-            say(f"{system.name} DID NOT START and is left out: {error}")
-            return
-        if system.threads and _refused(results, system):
-            place = folder / f"{system.name}-{number}-threads"
-            place.mkdir(parents=True)
-            with system.start(provider, place, Options(threads=MANY_THREADS)) as running:
-                warm_up(running, provider)
-                name = f"{system.name} ({MANY_THREADS} threads)"
-                _add(results, "idle", name, open_streams(system, running, provider))
+    for number in range(run.rounds):
+        with run.started(system, Options(), f"{system.name}-{number}") as running:
+            if running is None:
+                return
+            _add(run, "first", system.name, first_request(running))
+            run.warm_up(running)
+            time.sleep(1)
+            _add(run, "rest", system.name, at_rest(running))
+            _add(run, "idle", system.name, open_streams(system, running, run.provider))
+            _add(run, "leave", system.name, leave(running, run.provider, pace=2.0))
+            _add(run, "leave-silent", system.name, leave(running, run.provider, pace=SILENCE))
+        if system.threads and (run.results.median("idle", system.name, "open") or 0) < STREAMS:
+            _with_many_threads(run, system, number)
 
 
-def _round(system: System, running: Running, provider: Provider, results: Results) -> None:
-    _add(results, "first", system.name, first_request(running))
-    warm_up(running, provider)
-    time.sleep(1)
-    _add(results, "rest", system.name, at_rest(running))
-    _add(results, "idle", system.name, open_streams(system, running, provider))
-    _add(results, "leave", system.name, leave(running, provider, pace=2.0))
-    _add(results, "leave-silent", system.name, leave(running, provider, pace=SILENCE))
+def _with_many_threads(run: Run, system: System, number: int) -> None:
+    """What as many open streams cost where each holds a thread."""
+    name = f"{system.name} with {MANY_THREADS} threads"
+    with run.started(system, Options(threads=MANY_THREADS), f"{system.name}-{number}-threads") as running:
+        if running is not None:
+            run.warm_up(running)
+            _add(run, "idle", name, open_streams(system, running, run.provider))
 
 
-def _refused(results: Results, system: System) -> bool:
-    return (results.median("idle", system.name, "open") or 0) < STREAMS
-
-
-def _add(results: Results, scenario: str, system: str, sample: Sample) -> None:
-    results.add(scenario, system, sample)
+def _add(run: Run, scenario: str, system: str, sample: Sample) -> None:
+    run.results.add(scenario, system, sample)
     told = " ".join(f"{name}={value:.3f}" for name, value in sample.items())
     say(f"{scenario:16} {system:14} {told}")
 

@@ -121,7 +121,7 @@ def _chat() -> Answer:
         event = common | {"object": "chat.completion.chunk", "choices": [choice], "usage": None}
         return b"data: %b\n\n" % _encoded(event)
 
-    message = {"role": "assistant", "content": TEXT, "refusal": None, "annotations": []}
+    message: Json = {"role": "assistant", "content": TEXT, "refusal": None, "annotations": []}
     choice = {"index": 0, "finish_reason": "stop", "logprobs": None, "message": message}
     bill = common | {"object": "chat.completion.chunk", "choices": [], "usage": usage}
     return _answer(

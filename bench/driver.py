@@ -66,7 +66,8 @@ def post(port: int, path: str, headers: dict[str, str], body: bytes) -> bytes:
 
 
 def drive(load: Load) -> Outcome:
-    return uvloop.run(driven(load))
+    outcome: Outcome = uvloop.run(driven(load))
+    return outcome
 
 
 async def driven(load: Load) -> Outcome:

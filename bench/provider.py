@@ -15,6 +15,7 @@ import ssl
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import cast
 from urllib.parse import parse_qsl, urlsplit
@@ -172,6 +173,15 @@ def _asked(port: int, target: str) -> bytes:
         return content
 
 
+def main(arguments: Sequence[str]) -> None:
+    match arguments:
+        case [port]:
+            uvloop.run(serve(int(port)))
+        case [port, tls_port, certificate]:
+            uvloop.run(serve(int(port), int(tls_port), certificate))
+        case _:
+            sys.exit("usage: python -m bench.provider PORT [TLS_PORT CERTIFICATE]")
+
+
 if __name__ == "__main__":
-    numbers = [int(argument) for argument in sys.argv[1:3]]
-    uvloop.run(serve(*numbers, *sys.argv[3:4]))
+    main(sys.argv[1:])

@@ -5,77 +5,75 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import median
 
 from bench.apis import PATHS
 from bench.processes import DidNotStart
-from bench.scenarios import Sample, Scenario, measure
-from bench.systems import Options, Provider, Running, System
+from bench.results import Results, Sample
+from bench.scenarios import Scenario, measure
+from bench.systems.model import Options, Provider, Running, System
 
-WARM_UP = Scenario("warm", "warm-up", 8, seconds=0.7)
+WARM_UP = Scenario("warm-up", 8, seconds=1.0)
 
 
 @dataclass
-class Results:
-    """All samples of a run: scenario -> system -> one sample per round."""
+class Run:
+    """One run of the bench: in front of which provider, where, how often, and what came of it."""
 
-    samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
+    provider: Provider
+    folder: Path
+    rounds: int
+    results: Results = field(default_factory=Results)
 
-    def add(self, scenario: str, system: str, sample: Sample) -> None:
-        self.samples.setdefault(scenario, {}).setdefault(system, []).append(sample)
-
-    def median(self, scenario: str, system: str, figure: str) -> float | None:
-        """The median over the rounds; None if it was not measured."""
-        rounds = self.samples.get(scenario, {}).get(system, [])
-        values = [sample[figure] for sample in rounds if figure in sample]
-        return median(values) if values else None
-
-
-@contextmanager
-def started(
-    systems: Sequence[System], provider: Provider, folder: Path, options: Options
-) -> Iterator[list[tuple[System, Running]]]:
-    """The systems, running and warm. One that does not start is told about and left out."""
-    with ExitStack() as stack:
-        found = []
-        for system in systems:
-            place = folder / system.name
-            place.mkdir(parents=True)
+    @contextmanager
+    def started(self, system: System, options: Options, name: str = "") -> Iterator[Running | None]:
+        """The system in a folder `name` of its own; None if it does not start, which is told."""
+        place = self.folder / (name or system.name)
+        place.mkdir(parents=True)
+        with ExitStack() as stack:
             try:
-                found.append((system, stack.enter_context(system.start(provider, place, options))))
+                running = stack.enter_context(system.start(self.provider, place, options))
             except DidNotStart as error:
                 say(f"{system.name} DID NOT START and is left out: {error}")
-        for _, running in found:
-            warm_up(running, provider)
-        yield found
+                yield None
+            else:
+                yield running
+
+    def together(
+        self, systems: Sequence[System], scenarios: Sequence[Scenario], options: Options, suffix: str = ""
+    ) -> None:
+        """All systems run, one at a time is asked. `suffix` makes other names of the scenarios."""
+        if not scenarios:
+            return
+        with ExitStack() as stack:
+            candidates = [
+                (system, stack.enter_context(self.started(system, options, system.name + suffix)))
+                for system in systems
+            ]
+            found = [(system, running) for system, running in candidates if running is not None]
+            for _, running in found:
+                self.warm_up(running)
+            for number in range(self.rounds):
+                for scenario in scenarios:
+                    # reversed every second time, so that nobody always comes after the same one
+                    for system, running in found if number % 2 == 0 else reversed(found):
+                        if scenario.suits(system):
+                            self._measure(running, scenario, suffix)
+
+    def _measure(self, running: Running, scenario: Scenario, suffix: str) -> None:
+        sample = measure(running, self.provider, scenario)
+        self.results.add(scenario.name + suffix, running.name, sample)
+        say(f"{scenario.name + suffix:14} {running.name:14} {_told(sample)}")
+
+    def warm_up(self, running: Running) -> None:
+        """A little of everything; what does not work is told."""
+        for api in PATHS:
+            for pace in (None, 0.0):
+                sample = measure(running, self.provider, replace(WARM_UP, api=api, pace=pace))
+                if sample["failed"] or sample["cut"] or not sample["answered"]:
+                    say(f"{running.name} FAILS at {api}, {'blocking' if pace is None else 'streams'}: {sample}")
 
 
-def warm_up(running: Running, provider: Provider) -> None:
-    for api in PATHS:
-        for pace in (None, 0.0):
-            sample = measure(running, provider, replace(WARM_UP, api=api, pace=pace))
-            if sample["failed"] or not sample["answered"]:
-                say(f"{running.name} fails at {api}, {'blocking' if pace is None else 'streaming'}: {sample}")
-
-
-def run(
-    systems: Sequence[tuple[System, Running]],
-    provider: Provider,
-    scenarios: Sequence[Scenario],
-    rounds: int,
-    results: Results,
-) -> None:
-    """Every second round goes through the systems in reversed order."""
-    for number in range(rounds):
-        for scenario in scenarios:
-            for system, running in systems if number % 2 == 0 else reversed(systems):
-                if scenario.tools == system.tools:
-                    sample = measure(running, provider, scenario)
-                    results.add(scenario.name, system.name, sample)
-                    say(f"{number + 1}/{rounds} {scenario.name:12} {system.name:14} {told(sample)}")
-
-
-def told(sample: Sample) -> str:
+def _told(sample: Sample) -> str:
     shown = ("requests_per_second", "cpu_ms_per_request", "cpu_us_per_event", "delay_p50_ms", "delay_p99_ms")
     figures = " ".join(f"{name}={sample[name]:.3f}" for name in shown if name in sample)
     return f"{figures} failed={sample['failed']:.0f} cut={sample['cut']:.0f}"

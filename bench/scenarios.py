@@ -10,9 +10,8 @@ from bench import meters
 from bench.apis import Api
 from bench.driver import Load, Outcome, driven
 from bench.provider import control
+from bench.results import Sample
 from bench.systems.model import Provider, Running, System
-
-Sample = dict[str, float]  # one measurement: figures by name, the unit at the end of the name
 
 EVENTS = 200
 

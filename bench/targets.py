@@ -1,8 +1,7 @@
 """What the gateway promises against the others, and whether a run kept it.
 
-A target is one row of the results: conditions that must all hold. Most of them are ratios between systems that ran in
-the same rounds, since absolute times are the machine's. Issue-sized numbers only: why they are what they are is
-told in docs/performance.md.
+A target is one row of the results: conditions that must all hold. Most are ratios between systems that ran in the
+same rounds, since absolute times are the machine's; docs/performance.md explains them.
 """
 
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ class Figure:
     suffix: str = ""
     over: str = ""
     per: str = ""
+    unit: str = ""
 
     def of(self, results: Medians, system: str) -> float | None:
         value = results.median(self.scenario, system + self.suffix, self.name)
@@ -46,7 +46,6 @@ class Condition:
     of: str = ""
     reference: Figure | None = None
     at_least: bool = False
-    unit: str = ""
 
     def value(self, results: Medians, system: str) -> float | None:
         """What is compared with the limit; None if something was not measured."""
@@ -80,83 +79,76 @@ def _ratios(told: str, figure: Figure, *limits: tuple[float, str]) -> Target:
 
 def _encrypted(scenario: str, figure: str) -> list[Condition]:
     """What TLS makes dearer may not be much more for us than for the others."""
-    dearer = Figure(f"{scenario}-tls", figure, per=scenario)
+    dearer = Figure(f"{scenario}-tls", figure, per=scenario, unit="x plain")
     return [Condition(dearer, 1.3, of) for of in ("nginx", "litellm")]
 
 
-REQUEST = "cpu_ms_per_request"
-EVENT = "cpu_us_per_event"
+def _request(scenario: str) -> Figure:
+    return Figure(scenario, "cpu_ms_per_request", unit="ms")
+
+
+def _event(scenario: str, suffix: str = "") -> Figure:
+    return Figure(scenario, "cpu_us_per_event", suffix, unit="us")
+
+
+def _delay(figure: str) -> Figure:
+    return Figure("s32", figure, over="direct", unit="ms")
+
 
 TARGETS = (
     _ratios(
         "CPU per blocking request of 20 KB, 16 at once",
-        Figure("b16", REQUEST),
+        _request("b16"),
         (1 / 10, "litellm"),
         (1 / 2, "portkey"),
         (45, "nginx"),
     ),
-    _ratios("the same with 400 KB", Figure("b16-400k", REQUEST), (1 / 6, "litellm")),
+    _ratios("the same with 400 KB", _request("b16-400k"), (1 / 6, "litellm")),
     Target(
-        "requests per second of one core, 16 at once",
-        (Condition(Figure("b16", "requests_per_core_second"), 10, "litellm", at_least=True),),
+        "requests that one core can take, 16 at once",
+        (Condition(Figure("b16", "requests_per_core_second", unit="/s"), 10, "litellm", at_least=True),),
     ),
-    Target(
+    _ratios(
         "added latency, one request at a time, p50",
-        (
-            Condition(Figure("b1", "latency_p50_ms", over="direct"), 1.5 / 12, "litellm"),
-            Condition(Figure("b1", "latency_p50_ms", over="direct"), 1.5, unit="ms"),
-        ),
+        Figure("b1", "latency_p50_ms", over="direct", unit="ms"),
+        (1.5 / 12, "litellm"),
     ),
-    _ratios(
-        "CPU per event of 32 Messages streams", Figure("s32", EVENT), (2, "nginx"), (1 / 6, "litellm")
-    ),
-    _ratios(
-        "CPU per event of 32 Chat Completions streams",
-        Figure("s32-chat", EVENT),
-        (2, "nginx"),
-        (1 / 6, "litellm"),
-    ),
+    _ratios("CPU per event, 32 Messages streams", _event("s32"), (2, "nginx"), (1 / 6, "litellm")),
+    _ratios("CPU per event, 32 Chat Completions streams", _event("s32-chat"), (2, "nginx"), (1 / 6, "litellm")),
     Target(
         "added delay of an event, 32 streams, p50 and p99",
+        (Condition(_delay("delay_p50_ms"), 0.6), Condition(_delay("delay_p99_ms"), 3)),
+    ),
+    Target(
+        "1,000 open streams with an event per second each, one process",
         (
-            Condition(Figure("s32", "delay_p50_ms", over="direct"), 0.6, unit="ms"),
-            Condition(Figure("s32", "delay_p99_ms", over="direct"), 3, unit="ms"),
+            Condition(Figure("idle", "open", unit="open"), 1000, at_least=True),
+            Condition(Figure("idle", "kib_per_stream", unit="KiB each"), 25),
+            Condition(Figure("idle", "threads", unit="threads"), 40),
+            Condition(Figure("idle", "core_percent", unit="% of a core"), 6),
         ),
     ),
     Target(
-        "1,000 open streams with an event per second in one process",
+        "the client closes: until the provider's connection is closed; in a silent stream",
         (
-            Condition(Figure("idle", "open"), 1000, at_least=True, unit="open"),
-            Condition(Figure("idle", "kib_per_stream"), 25, unit="KiB each"),
-            Condition(Figure("idle", "threads"), 40, unit="threads"),
-            Condition(Figure("idle", "core_percent"), 6, unit="% of a core"),
-        ),
-    ),
-    Target(
-        "the client closes: until the provider's connection is closed, while events flow and in a silent stream",
-        (
-            Condition(Figure("leave", "last_seconds"), 0.3, unit="s"),
-            Condition(Figure("leave-silent", "last_seconds"), 0.3, unit="s"),
+            Condition(Figure("leave", "last_seconds", unit="s"), 0.3),
+            Condition(Figure("leave-silent", "last_seconds", unit="s"), 0.3),
         ),
     ),
     Target(
         "CPU per event with tools put in, 32 streams",
         (
-            Condition(Figure("s32-tools", EVENT, "-tools"), 60 / 26, SUBJECT, Figure("s32", EVENT)),
-            Condition(Figure("s32-tools", EVENT, "-tools"), 2 * 60 / 26, "nginx", Figure("s32", EVENT)),
+            Condition(_event("s32-tools", "-tools"), 60 / 26, SUBJECT, _event("s32")),
+            Condition(_event("s32-tools", "-tools"), 2 * 60 / 26, "nginx", _event("s32")),
         ),
     ),
     Target(
-        "TLS to the provider makes it no dearer than it makes the others: CPU per request and per event",
-        (*_encrypted("b16", REQUEST), *_encrypted("s32", EVENT)),
+        "CPU with TLS to the provider, against what TLS costs the others; per request, per event",
+        (*_encrypted("b16", "cpu_ms_per_request"), *_encrypted("s32", "cpu_us_per_event")),
     ),
-    Target("memory of a worker at rest", (Condition(Figure("rest", "worker_mib"), 130, unit="MiB"),)),
+    Target("memory of a worker at rest", (Condition(Figure("rest", "worker_mib", unit="MiB"), 130),)),
     Target(
         "the very first request after the start",
-        (
-            Condition(
-                Figure("first", "first_ms"), 10, SUBJECT, Figure("first", "later_ms")
-            ),
-        ),
+        (Condition(Figure("first", "first_ms", unit="ms"), 10, SUBJECT, Figure("first", "later_ms", unit="ms")),),
     ),
 )

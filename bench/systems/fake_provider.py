@@ -25,4 +25,3 @@ def provider(folder: Path, certificates: Certificates) -> Iterator[Provider]:
 def direct(provider: Provider, folder: Path, options: Options) -> Iterator[Running]:
     """No system at all: what the driver and the provider cost and take by themselves."""
     yield Running("direct", provider.pid, provider.port, lambda api, tls: Route(PATHS[api]))
-

@@ -70,4 +70,3 @@ def nginx(provider: Provider, folder: Path, options: Options) -> Iterator[Runnin
     command = (program() or "nginx", "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log")
     with running(command, folder, environment(), f"http://127.0.0.1:{port}/") as pid:
         yield Running("nginx", pid, port, lambda api, tls: Route(f"/tls{PATHS[api]}" if tls else PATHS[api]))
-
