@@ -1,12 +1,11 @@
 """`make bench`: all of it goes into docs/performance.md; a part of it is only printed.
 
-BENCH_ROUNDS            how often everything is measured (5)
+BENCH_ROUNDS            how often everything is measured (3)
 BENCH_SYSTEMS           names, separated by commas: direct, nginx, ours, ours-gevent, ours-tools, litellm, portkey
 BENCH_SCENARIOS         names, separated by commas: those of bench/scenarios.py, `alone` and `workers`
 BENCH_CHECKOUTS         name=/path,...: the gateway of other source trees, as name, name-gevent and name-tools
 """
 
-import json
 import os
 import signal
 import sys
@@ -18,7 +17,8 @@ from types import FrameType
 
 from bench.alone import run_alone
 from bench.certificates import made
-from bench.document import surroundings, write
+from bench.document import LAST_RUN, keep, surroundings, write
+from bench.peers import PINS, install
 from bench.report import report
 from bench.results import Results
 from bench.rounds import Run, say
@@ -27,34 +27,37 @@ from bench.systems import systems
 from bench.systems.fake_provider import provider
 from bench.systems.model import INSTALLED, Options, System
 
-LAST_RESULTS = INSTALLED / "results.json"
 WORKERS = 2
 
 
 def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
-    rounds = int(os.environ.get("BENCH_ROUNDS", "5"))
+    rounds = int(os.environ.get("BENCH_ROUNDS", "3"))
     chosen, parts = _chosen(), _names("BENCH_SCENARIOS")
     with tempfile.TemporaryDirectory(prefix="run-", dir=INSTALLED) as path:
         folder = Path(path)
         with provider(folder, made(folder)) as upstream:
             results = _measured(Run(upstream, folder, rounds), chosen, parts)
     about = surroundings(rounds)
-    LAST_RESULTS.write_text(json.dumps({"about": about, "samples": results.samples}, indent=1))
+    keep(results, about)
     if parts or os.environ.get("BENCH_SYSTEMS"):
         sys.stdout.write(report(results) + "\n")
     else:
         write(results, about)
         say("written to docs/performance.md")
-    say(f"every sample: {LAST_RESULTS}")
+    say(f"every sample: {LAST_RUN}")
     return 0
 
 
 def _measured(run: Run, chosen: Sequence[System], parts: Sequence[str]) -> Results:
-    run.together(chosen, [scenario for scenario in SCENARIOS if not parts or scenario.name in parts], Options())
+    scenarios = [scenario for scenario in SCENARIOS if not parts or scenario.name in parts]
+    if scenarios:
+        with run.asking(chosen, scenarios, Options()) as ask:
+            ask()
     if not parts or "workers" in parts:
         scaling = [system for system in chosen if system.scales]
-        run.together(scaling, SCALING, Options(workers=WORKERS), f"-{WORKERS}-workers")
+        with run.asking(scaling, SCALING, Options(workers=WORKERS), f"-{WORKERS}-workers") as ask:
+            ask()
     if not parts or "alone" in parts:
         seldom = replace(run, rounds=max(1, run.rounds // 2))
         for system in chosen:
@@ -64,13 +67,15 @@ def _measured(run: Run, chosen: Sequence[System], parts: Sequence[str]) -> Resul
 
 
 def _chosen() -> list[System]:
-    checkouts = dict(entry.split("=", 1) for entry in _names("BENCH_CHECKOUTS"))
-    known = systems({name: Path(path) for name, path in checkouts.items()})
-    wanted = _names("BENCH_SYSTEMS") or [system.name for system in known]
-    for system in known:
-        if system.name in wanted and system.missing:
+    """The systems that are wanted and there."""
+    checkouts = {name: Path(path) for name, _, path in (e.partition("=") for e in _names("BENCH_CHECKOUTS"))}
+    wanted = _names("BENCH_SYSTEMS")
+    install(wanted or list(PINS))
+    chosen = [system for system in systems(checkouts) if not wanted or system.name in wanted]
+    for system in chosen:
+        if system.missing:
             say(f"{system.name} IS LEFT OUT: {system.missing}")
-    return [system for system in known if system.name in wanted and not system.missing]
+    return [system for system in chosen if not system.missing]
 
 
 def _names(variable: str) -> list[str]:

@@ -11,13 +11,14 @@ import uvloop
 from bench import meters
 from bench.driver import Load, drive
 from bench.provider import control, seen
-from bench.results import Sample
+from bench.results import Sample, percentile
 from bench.rounds import Run, say
-from bench.scenarios import figures, percentile
+from bench.scenarios import figures
 from bench.systems.model import Options, Provider, Running, System
 
 STREAMS = 1000
-SETTLE_SECONDS = 2.0
+SETTLE_SECONDS = 1.0
+LATE_SECONDS = 10.0  # that the last streams may take to begin
 WATCHED_SECONDS = 6.0
 MANY_THREADS = 1100  # for a gateway whose streams hold a thread each
 
@@ -33,7 +34,7 @@ def run_alone(run: Run, system: System) -> None:
             if running is None:
                 return
             _add(run, "first", system.name, first_request(running))
-            run.warm_up(running)
+            run.warm_up(running, ["messages"])
             time.sleep(1)
             _add(run, "rest", system.name, at_rest(running))
             _add(run, "idle", system.name, open_streams(system, running, run.provider))
@@ -48,7 +49,7 @@ def _with_many_threads(run: Run, system: System, number: int) -> None:
     name = f"{system.name} with {MANY_THREADS} threads"
     with run.started(system, Options(threads=MANY_THREADS), f"{system.name}-{number}-threads") as running:
         if running is not None:
-            run.warm_up(running)
+            run.warm_up(running, ["messages"])
             _add(run, "idle", name, open_streams(system, running, run.provider))
 
 
@@ -62,6 +63,7 @@ def first_request(running: Running) -> Sample:
     """The very first request since the start, and what later ones take."""
     request = running.request("messages", size=20_000, stream=False)
     first = drive(Load(running.port, request, 1, seconds=0.0001))
+    drive(Load(running.port, request, 1, seconds=0.5))
     later = drive(Load(running.port, request, 1, seconds=1.0))
     return {
         "failed": float(first.failed + later.failed),
@@ -82,15 +84,18 @@ def at_rest(running: Running) -> Sample:
 def open_streams(system: System, running: Running, provider: Provider) -> Sample:
     """Many streams with an event per second each, opened one after the other and watched for a while."""
     opening = STREAMS * system.spacing
-    events = int(opening + SETTLE_SECONDS + WATCHED_SECONDS + 3)
+    events = int(opening + LATE_SECONDS + SETTLE_SECONDS + WATCHED_SECONDS + 3)
     control(provider.port, events=events, pace=1.0)
     request = running.request("messages", size=20_000, stream=True)
     load = Load(running.port, request, STREAMS, 0.0, events, system.spacing, patience=events + 30.0)
     memory = meters.memory_kib(running.pid)
     with ThreadPoolExecutor(1) as background:
         driving = background.submit(drive, load)
-        time.sleep(opening + SETTLE_SECONDS)
-        opened = max(1, seen(provider.port).open)
+        time.sleep(opening)
+        late = time.monotonic() + LATE_SECONDS
+        while (opened := seen(provider.port).open) < STREAMS and time.monotonic() < late:
+            time.sleep(0.5)
+        time.sleep(SETTLE_SECONDS)
         memory = meters.memory_kib(running.pid) - memory
         used, began = meters.cpu_seconds(running.pid), time.monotonic()
         time.sleep(WATCHED_SECONDS)
@@ -102,7 +107,7 @@ def open_streams(system: System, running: Running, provider: Provider) -> Sample
         "open": float(opened),
         "failed": told["failed"],
         "cut": told["cut"],
-        "kib_per_stream": memory / opened,
+        "kib_per_stream": memory / max(1, opened),
         "threads": float(threads),
         "core_percent": 100 * used / lasted,
         "delay_p50_ms": told.get("delay_p50_ms", 0.0),

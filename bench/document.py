@@ -1,4 +1,7 @@
-"""docs/performance.md: its results are replaced by those of a run, and its plots drawn anew."""
+"""docs/performance.md: its results are replaced by those of a run, and its plots drawn anew.
+
+`python -m bench.document` does it once more with the last run, whole or not.
+"""
 
 import json
 import os
@@ -9,14 +12,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from bench.plot import Point, lines
-from bench.report import name_of, report
+from bench.report import name_of, replaced, report
 from bench.results import Results
 from bench.systems import nginx
-from bench.systems.model import ROOT
+from bench.systems.model import INSTALLED, ROOT
 
 DOCUMENT = ROOT / "docs" / "performance.md"
 FOLDER = ROOT / "docs" / "performance"
-MARKED = re.compile(r"(<!-- results -->\n).*(<!-- end of results -->)", re.DOTALL)
+LAST_RUN = INSTALLED / "results.json"  # every sample
 
 SIZES = {"b16-2k": 2, "b16": 20, "b16-100k": 100, "b16-400k": 400, "b16-1m": 1000}
 STREAMS = {"s4": 4, "s32": 32, "s100": 100}
@@ -37,6 +40,10 @@ def surroundings(rounds: int) -> About:
         "Portkey": _pinned("portkey/package.json", r'ai/gateway": "(\S+)"'),
         "node": _told(r"v(\S+)", "node", "--version"),
     }
+
+
+def keep(results: Results, about: About) -> None:
+    LAST_RUN.write_text(json.dumps({"about": dict(about), "samples": results.samples}, indent=1))
 
 
 def write(results: Results, about: About) -> None:
@@ -62,14 +69,7 @@ def write(results: Results, about: About) -> None:
     )
     told = ", ".join(f"{name} {value}" for name, value in about.items())
     text = DOCUMENT.read_text("utf-8")
-    DOCUMENT.write_text(replaced(text, f"Measured with: {told}.\n\n{report(results)}\n"), "utf-8")
-
-
-def replaced(document: str, between: str) -> str:
-    """The document with something else between its markers."""
-    if not MARKED.search(document):
-        raise ValueError("the document has no place for results")
-    return MARKED.sub(lambda found: f"{found[1]}\n{between}\n{found[2]}", document)
+    DOCUMENT.write_text(replaced(text, f"Measured with: {told}.\n\n{report(results)}"), "utf-8")
 
 
 def _series(results: Results, scenarios: Mapping[str, int], figure: str) -> dict[str, list[Point]]:
@@ -95,3 +95,8 @@ def _told(pattern: str, *command: str) -> str:
 def _pinned(file: str, pattern: str) -> str:
     found = re.search(pattern, (ROOT / "bench" / file).read_text("utf-8"))
     return found[1] if found else "unknown"
+
+
+if __name__ == "__main__":
+    last = json.loads(LAST_RUN.read_text())
+    write(Results(last["samples"]), last["about"])

@@ -1,5 +1,6 @@
 """The results as Markdown: a row per target, and what lies behind it. Pure; knows no clock and no file."""
 
+import re
 from collections.abc import Callable, Sequence
 
 from bench.results import Results
@@ -8,6 +9,7 @@ from bench.targets import SUBJECT, TARGETS, Condition, Figure, Target
 NAMES = {"direct": "no gateway", "ours": "aibridge", "litellm": "LiteLLM", "portkey": "Portkey"}
 VERDICTS = {True: "yes", False: "**no**", None: "not measured"}
 UNKNOWN = "-"
+MARKED = re.compile(r"(<!-- results -->\n).*(<!-- end of results -->)", re.DOTALL)
 
 Column = tuple[str, Callable[[Results, str], str]]  # heading, and what it says of a system
 
@@ -17,6 +19,13 @@ def report(results: Results) -> str:
     for heading, columns in TABLES:
         parts += [f"### {heading}", by_system(results, columns)]
     return "\n\n".join(parts)
+
+
+def replaced(document: str, between: str) -> str:
+    """The document with something else between its markers."""
+    if not MARKED.search(document):
+        raise ValueError("the document has no place for results")
+    return MARKED.sub(lambda found: f"{found[1]}\n{between.strip()}\n\n{found[2]}", document)
 
 
 def name_of(system: str) -> str:

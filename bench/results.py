@@ -1,5 +1,6 @@
 """What was measured: every sample, and medians over the rounds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -21,9 +22,16 @@ class Results:
 
     def median(self, scenario: str, system: str, figure: str) -> float | None:
         """None if it was not measured."""
-        rounds = self.samples.get(scenario, {}).get(system, [])
-        values = [sample[figure] for sample in rounds if figure in sample]
+        values = self._values(scenario, system, figure)
         return median(values) if values else None
+
+    def best(self, scenario: str, system: str, figure: str) -> float | None:
+        """The least of all rounds."""
+        return min(self._values(scenario, system, figure), default=None)
+
+    def failures(self, scenario: str, system: str) -> float:
+        """Requests that failed, and streams that were cut."""
+        return sum(sum(self._values(scenario, system, figure)) for figure in ("failed", "cut"))
 
     def medians(self) -> dict[str, dict[str, Sample]]:
         """Of everything, to four digits."""
@@ -37,3 +45,13 @@ class Results:
             }
             for scenario, cells in self.samples.items()
         }
+
+    def _values(self, scenario: str, system: str, figure: str) -> list[float]:
+        rounds = self.samples.get(scenario, {}).get(system, [])
+        return [sample[figure] for sample in rounds if figure in sample]
+
+
+def percentile(values: Sequence[int], share: float) -> float:
+    """The smallest value that at least `share` of the values are not above; 0 of none."""
+    ordered = sorted(values)
+    return float(ordered[min(len(ordered) - 1, int(len(ordered) * share))]) if ordered else 0.0

@@ -1,18 +1,16 @@
 """Rounds: every system in turn, scenario by scenario, so that what else the machine does hits all alike."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.apis import PATHS
+from bench.apis import Api
 from bench.processes import DidNotStart
 from bench.results import Results, Sample
 from bench.scenarios import Scenario, measure
 from bench.systems.model import Options, Provider, Running, System
-
-WARM_UP = Scenario("warm-up", 8, seconds=1.0)
 
 
 @dataclass
@@ -22,6 +20,7 @@ class Run:
     provider: Provider
     folder: Path
     rounds: int
+    warm_up_seconds: float = 1.0
     results: Results = field(default_factory=Results)
 
     @contextmanager
@@ -38,37 +37,43 @@ class Run:
             else:
                 yield running
 
-    def together(
+    @contextmanager
+    def asking(
         self, systems: Sequence[System], scenarios: Sequence[Scenario], options: Options, suffix: str = ""
-    ) -> None:
-        """All systems run, one at a time is asked. `suffix` makes other names of the scenarios."""
-        if not scenarios:
-            return
+    ) -> Iterator[Callable[[], None]]:
+        """Starts and warms up all systems; the function that it gives goes through all rounds, in which one of
+        them is asked at a time. `suffix` makes other names of the scenarios."""
         with ExitStack() as stack:
             candidates = [
                 (system, stack.enter_context(self.started(system, options, system.name + suffix)))
                 for system in systems
+                if any(scenario.suits(system) for scenario in scenarios)
             ]
             found = [(system, running) for system, running in candidates if running is not None]
             for _, running in found:
-                self.warm_up(running)
-            for number in range(self.rounds):
-                for scenario in scenarios:
-                    # reversed every second time, so that nobody always comes after the same one
-                    for system, running in found if number % 2 == 0 else reversed(found):
-                        if scenario.suits(system):
-                            self._measure(running, scenario, suffix)
+                self.warm_up(running, {scenario.api: None for scenario in scenarios})
+
+            def ask() -> None:
+                for number in range(self.rounds):
+                    for scenario in scenarios:
+                        # reversed every second time, so that nobody always comes after the same one
+                        for system, running in found if number % 2 == 0 else reversed(found):
+                            if scenario.suits(system):
+                                self._measure(running, scenario, suffix)
+
+            yield ask
 
     def _measure(self, running: Running, scenario: Scenario, suffix: str) -> None:
         sample = measure(running, self.provider, scenario)
         self.results.add(scenario.name + suffix, running.name, sample)
         say(f"{scenario.name + suffix:14} {running.name:14} {_told(sample)}")
 
-    def warm_up(self, running: Running) -> None:
+    def warm_up(self, running: Running, apis: Iterable[Api]) -> None:
         """A little of everything; what does not work is told."""
-        for api in PATHS:
+        for api in apis:
             for pace in (None, 0.0):
-                sample = measure(running, self.provider, replace(WARM_UP, api=api, pace=pace))
+                scenario = Scenario("warm-up", 8, api=api, pace=pace, events=20, seconds=self.warm_up_seconds)
+                sample = measure(running, self.provider, scenario)
                 if sample["failed"] or sample["cut"] or not sample["answered"]:
                     say(f"{running.name} FAILS at {api}, {'blocking' if pace is None else 'streams'}: {sample}")
 

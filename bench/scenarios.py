@@ -10,10 +10,8 @@ from bench import meters
 from bench.apis import Api
 from bench.driver import Load, Outcome, driven
 from bench.provider import control
-from bench.results import Sample
+from bench.results import Sample, percentile
 from bench.systems.model import Provider, Running, System
-
-EVENTS = 200
 
 
 @dataclass(frozen=True)
@@ -25,14 +23,11 @@ class Scenario:
     size: int = 20_000  # bytes of a request's body
     api: Api = "messages"
     pace: float | None = None
+    events: int = 200  # of a stream
     tls: bool = False
     tools: bool = False  # for the systems with tools only
     beside: int = 0  # connections with blocking requests beside the streams
     seconds: float = 1.0
-
-    @property
-    def events(self) -> int:
-        return 0 if self.pace is None else EVENTS
 
     def suits(self, system: System) -> bool:
         return self.tools == system.tools and (system.tls or not self.tls)
@@ -69,7 +64,8 @@ def measure(running: Running, provider: Provider, scenario: Scenario) -> Sample:
     if scenario.pace is not None:
         control(provider.port, events=scenario.events, pace=scenario.pace)
     request = running.request(scenario.api, size=scenario.size, stream=streams, tls=scenario.tls)
-    loads = [Load(running.port, request, scenario.connections, scenario.seconds, scenario.events)]
+    expected = scenario.events if streams else 0
+    loads = [Load(running.port, request, scenario.connections, scenario.seconds, expected)]
     if scenario.beside:
         blocking = running.request(scenario.api, size=scenario.size, stream=False)
         lasting = scenario.seconds + scenario.events * PACE / 2
@@ -94,7 +90,6 @@ def figures(outcome: Outcome, cpu_seconds: float) -> Sample:
     if outcome.answered:
         sample |= {
             "requests_per_second": outcome.answered / outcome.seconds,
-            "requests_per_core_second": outcome.answered / cpu_seconds,
             "cpu_ms_per_request": cpu_seconds * 1e3 / outcome.answered,
             "latency_p50_ms": percentile(outcome.whole, 0.5) / 1e6,
             "latency_p99_ms": percentile(outcome.whole, 0.99) / 1e6,
@@ -107,9 +102,3 @@ def figures(outcome: Outcome, cpu_seconds: float) -> Sample:
             "delay_p99_ms": percentile(outcome.delays, 0.99) / 1e6,
         }
     return sample
-
-
-def percentile(values: Sequence[int], share: float) -> float:
-    """The smallest value that at least `share` of the values are not above; 0 of none."""
-    ordered = sorted(values)
-    return float(ordered[min(len(ordered) - 1, int(len(ordered) * share))]) if ordered else 0.0
