@@ -34,13 +34,15 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     rounds = int(os.environ.get("BENCH_ROUNDS", "3"))
     chosen, parts = _chosen(), _names("BENCH_SCENARIOS")
+    about, results = surroundings(rounds), Results()
     with tempfile.TemporaryDirectory(prefix="run-", dir=INSTALLED) as path:
         folder = Path(path)
-        with provider(folder, made(folder)) as upstream:
-            results = _measured(Run(upstream, folder, rounds), chosen, parts)
-    about = surroundings(rounds)
-    keep(results, about)
-    if parts or os.environ.get("BENCH_SYSTEMS"):
+        try:
+            with provider(folder, made(folder)) as upstream:
+                _measure(Run(upstream, folder, rounds, results), chosen, parts)
+        finally:
+            keep(results, about)
+    if parts or _names("BENCH_SYSTEMS") or _names("BENCH_CHECKOUTS"):
         sys.stdout.write(report(results) + "\n")
     else:
         write(results, about)
@@ -49,7 +51,7 @@ def main() -> int:
     return 0
 
 
-def _measured(run: Run, chosen: Sequence[System], parts: Sequence[str]) -> Results:
+def _measure(run: Run, chosen: Sequence[System], parts: Sequence[str]) -> None:
     scenarios = [scenario for scenario in SCENARIOS if not parts or scenario.name in parts]
     if scenarios:
         with run.asking(chosen, scenarios, Options()) as ask:
@@ -63,7 +65,6 @@ def _measured(run: Run, chosen: Sequence[System], parts: Sequence[str]) -> Resul
         for system in chosen:
             if not system.tools and system.name != "direct":
                 run_alone(seldom, system)
-    return run.results
 
 
 def _chosen() -> list[System]:

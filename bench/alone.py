@@ -33,20 +33,28 @@ def run_alone(run: Run, system: System) -> None:
         with run.started(system, Options(), f"{system.name}-{number}") as running:
             if running is None:
                 return
-            _add(run, "first", system.name, first_request(running))
-            run.warm_up(running, ["messages"])
-            time.sleep(1)
-            _add(run, "rest", system.name, at_rest(running))
-            _add(run, "idle", system.name, open_streams(system, running, run.provider))
-            _add(run, "leave", system.name, leave(running, run.provider, pace=2.0))
-            _add(run, "leave-silent", system.name, leave(running, run.provider, pace=SILENCE))
+            try:
+                _measure(run, system, running)
+            except OSError as error:
+                say(f"{system.name} COULD NOT BE MEASURED any further: {error}")
+                return
         if system.threads and (run.results.median("idle", system.name, "open") or 0) < STREAMS:
             _with_many_threads(run, system, number)
 
 
+def _measure(run: Run, system: System, running: Running) -> None:
+    _add(run, "first", system.name, first_request(running))
+    run.warm_up(running, ["messages"])
+    time.sleep(1)
+    _add(run, "rest", system.name, at_rest(running))
+    _add(run, "idle", system.name, open_streams(system, running, run.provider))
+    _add(run, "leave", system.name, leave(running, run.provider, pace=2.0))
+    _add(run, "leave-silent", system.name, leave(running, run.provider, pace=SILENCE))
+
+
 def _with_many_threads(run: Run, system: System, number: int) -> None:
     """What as many open streams cost where each holds a thread."""
-    name = f"{system.name} with {MANY_THREADS} threads"
+    name = f"{system.name}-{MANY_THREADS} threads"
     with run.started(system, Options(threads=MANY_THREADS), f"{system.name}-{number}-threads") as running:
         if running is not None:
             run.warm_up(running, ["messages"])

@@ -170,7 +170,7 @@ def seen(port: int) -> Seen:
 
 
 def _asked(port: int, target: str) -> bytes:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{target}", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{target}", timeout=30) as answer:
         content: bytes = answer.read()
         return content
 

@@ -20,8 +20,8 @@ class Run:
     provider: Provider
     folder: Path
     rounds: int
-    warm_up_seconds: float = 1.0
     results: Results = field(default_factory=Results)
+    warm_up_seconds: float = 1.0
 
     @contextmanager
     def started(self, system: System, options: Options, name: str = "") -> Iterator[Running | None]:
@@ -64,9 +64,13 @@ class Run:
             yield ask
 
     def _measure(self, running: Running, scenario: Scenario, suffix: str) -> None:
-        sample = measure(running, self.provider, scenario)
-        self.results.add(scenario.name + suffix, running.name, sample)
-        say(f"{scenario.name + suffix:14} {running.name:14} {_told(sample)}")
+        try:
+            sample = measure(running, self.provider, scenario)
+        except OSError as error:
+            say(f"{scenario.name + suffix:14} {running.name:14} COULD NOT BE MEASURED: {error}")
+        else:
+            self.results.add(scenario.name + suffix, running.name, sample)
+            say(f"{scenario.name + suffix:14} {running.name:14} {_told(sample)}")
 
     def warm_up(self, running: Running, apis: Iterable[Api]) -> None:
         """A little of everything; what does not work is told."""
