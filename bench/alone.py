@@ -3,6 +3,7 @@ rest, a thousand open streams, and clients that leave."""
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
@@ -126,21 +127,26 @@ def open_streams(system: System, running: Running, provider: Provider) -> Sample
 
 def leave(running: Running, provider: Provider, *, pace: float) -> Sample:
     """Clients close in the middle of their streams: how long until the provider's connections are closed."""
+    _wait_until(lambda: not seen(provider.port).open)  # nothing of what was before is left
     control(provider.port, events=1000, pace=pace)
     request = running.request("messages", size=20_000, stream=True)
     opened, left = uvloop.run(_open_and_leave(running.port, request))
-    end = time.monotonic() + NEVER_SECONDS
-    while len(seen(provider.port).left) < opened and time.monotonic() < end:
-        time.sleep(0.05)
-    closed = sorted((moment - left) / 1e9 for moment in seen(provider.port).left)
-    never = [NEVER_SECONDS] * (opened - len(closed))
-    times = [*closed, *never]
+    _wait_until(lambda: len(seen(provider.port).left) >= opened)
+    closed = sorted((moment - left) / 1e9 for moment in seen(provider.port).left if moment > left)
+    times = [*closed, *[NEVER_SECONDS] * (opened - len(closed))]
     return {
         "opened": float(opened),
         "closed": float(len(closed)),
         "p50_seconds": median(times) if times else NEVER_SECONDS,
         "last_seconds": max(times, default=NEVER_SECONDS),
     }
+
+
+def _wait_until(happened: Callable[[], bool]) -> None:
+    """For as long as it is worth waiting for."""
+    end = time.monotonic() + NEVER_SECONDS
+    while not happened() and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 async def _open_and_leave(port: int, request: bytes) -> tuple[int, int]:

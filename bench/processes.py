@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-START_SECONDS = 90.0
+START_SECONDS = 180.0
 STOP_SECONDS = 5.0
 
 # What of our own environment the systems see: nothing that would change their behaviour.

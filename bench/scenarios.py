@@ -90,6 +90,7 @@ def figures(outcome: Outcome, cpu_seconds: float) -> Sample:
     if outcome.answered:
         sample |= {
             "requests_per_second": outcome.answered / outcome.seconds,
+            "requests_per_core_second": outcome.answered / cpu_seconds,
             "cpu_ms_per_request": cpu_seconds * 1e3 / outcome.answered,
             "latency_p50_ms": percentile(outcome.whole, 0.5) / 1e6,
             "latency_p99_ms": percentile(outcome.whole, 0.99) / 1e6,
