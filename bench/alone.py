@@ -48,9 +48,9 @@ def _measure(run: Run, system: System, running: Running) -> None:
     run.warm_up(running, ["messages"])
     time.sleep(1)
     _add(run, "rest", system.name, at_rest(running))
-    _add(run, "idle", system.name, open_streams(system, running, run.provider))
     _add(run, "leave", system.name, leave(running, run.provider, pace=2.0))
     _add(run, "leave-silent", system.name, leave(running, run.provider, pace=SILENCE))
+    _add(run, "idle", system.name, open_streams(system, running, run.provider))  # some are exhausted afterwards
 
 
 def _with_many_threads(run: Run, system: System, number: int) -> None:

@@ -15,10 +15,9 @@ Column = tuple[str, Callable[[Results, str], str]]  # heading, and what it says 
 
 
 def report(results: Results) -> str:
-    parts = ["### Targets", targets(results)]
-    for heading, columns in TABLES:
-        parts += [f"### {heading}", by_system(results, columns)]
-    return "\n\n".join(parts)
+    """What was measured; of a part of a run, that part."""
+    found = {"Targets": targets(results)} | {heading: by_system(results, columns) for heading, columns in TABLES}
+    return "\n\n".join(f"### {heading}\n\n{text}" for heading, text in found.items() if text)
 
 
 def replaced(document: str, between: str) -> str:
@@ -37,7 +36,7 @@ def name_of(system: str) -> str:
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) if rows else ""
 
 
 def amount(value: float | None) -> str:
@@ -62,6 +61,7 @@ def targets(results: Results) -> str:
     rows = [
         (target.told, _wanted(target), _measured(target, results), VERDICTS[target.met(results, SUBJECT)])
         for target in TARGETS
+        if any(condition.figure.of(results, SUBJECT) is not None for condition in target.conditions)
     ]
     return table(headings, rows)
 
@@ -102,10 +102,12 @@ def _said(condition: Condition, value: float) -> str:
 
 
 def by_system(results: Results, columns: Sequence[Column]) -> str:
-    """Systems of which nothing is known are left out."""
-    rows = [(name_of(system), *(cell(results, system) for _, cell in columns)) for system in results.systems()]
-    known = [row for row in rows if set(row[1:]) != {UNKNOWN}]
-    return table(("", *(heading for heading, _ in columns)), known)
+    """Systems and columns of which nothing is known are left out."""
+    cells = {system: [cell(results, system) for _, cell in columns] for system in results.systems()}
+    known = [number for number in range(len(columns)) if any(row[number] != UNKNOWN for row in cells.values())]
+    rows = [(name_of(system), *(row[number] for number in known)) for system, row in cells.items()]
+    told = [row for row in rows if set(row[1:]) - {UNKNOWN}]
+    return table(("", *(columns[number][0] for number in known)), told)
 
 
 def plain(scenario: str, name: str, over: str = "") -> Callable[[Results, str], str]:
