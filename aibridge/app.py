@@ -15,6 +15,7 @@ from aibridge.interception.recorder import BackgroundRecorder
 from aibridge.interception.spool import Spool
 from aibridge.interception.toolbox import Toolbox
 from aibridge.interception.tools import Policy, Toolbelt, allow_all
+from aibridge.interception.waiting import Patience
 from aibridge.providers.anthropic import anthropic_provider
 from aibridge.providers.bedrock import bedrock_provider
 from aibridge.providers.copilot import copilot_provider
@@ -22,7 +23,7 @@ from aibridge.providers.openai import openai_provider
 from aibridge.providers.sandbox import sandbox_provider
 from aibridge.providers.transport import HttpClient, http_client
 from aibridge.records import Recorder
-from aibridge.settings import Retry, Settings, capacity_of
+from aibridge.settings import Retry, Settings, threads_for_requests
 from aibridge.shared.rates import rate_of
 from aibridge.storage.database import Database
 from aibridge.storage.memory import SqlMemory
@@ -42,10 +43,12 @@ from aibridge.web.errors import register_error_handlers
 from aibridge.web.health import health_blueprint
 from aibridge.web.limits import give_places_back
 from aibridge.web.openai import OPENAI_ROUTES
+from aibridge.web.received import bound_uploads
 from aibridge.web.routes import Routes, provider_blueprint
 from aibridge.web.sandbox import SANDBOX_ROUTES
 
 EXTENSION = "aibridge"
+CHECK_PATIENCE = 3.0  # seconds; who asks for readiness is not patient either
 
 Build = Callable[[configuration.Provider, configuration.UpstreamTimeouts, HttpClient], Provider]
 
@@ -75,7 +78,7 @@ def create_app(
     database = Database(settings.database.url)
     workers = Workers(database)
     durable = recorder or SqlRecorder(database, workers)
-    client = http_client(moment=min(1.0, settings.server.ping_interval / 4))
+    client = http_client(settings.server.moment)
     gateway = Gateway(
         settings=settings,
         providers={provider.name: provider for provider in providers or _providers(settings, client, clock)},
@@ -89,7 +92,7 @@ def create_app(
         toolbelt=Toolbelt(toolboxes_of(settings) if toolboxes is None else toolboxes, settings.tools, tool_policy),
         memory=_memory(settings, database, recorder),
         verify_token=Tokens(database).verify,
-        problems=database.check,
+        problems=Patience(database.check, CHECK_PATIENCE, ["the database does not answer"]),
         on_close=(client.close, workers.leave, database.dispose),
         admission=_admission(settings),
     )
@@ -102,6 +105,7 @@ def create_app(
         app.register_blueprint(provider_blueprint(gateway, provider, routes))
     register_error_handlers(app, gateway)
     give_places_back(app)
+    bound_uploads(app)
     return app
 
 
@@ -113,7 +117,12 @@ def _memory(settings: Settings, database: Database, recorder: Recorder | None) -
 
 def _admission(settings: Settings) -> Admission:
     limits = settings.limits
-    return Admission(capacity=capacity_of(settings), per_actor=limits.per_actor_concurrency, rate=rate_of(limits))
+    return Admission(
+        capacity=limits.max_concurrency,
+        threads=threads_for_requests(settings.server),
+        per_actor=limits.per_actor_concurrency,
+        rate=rate_of(limits),
+    )
 
 
 def gateway_of(app: Flask) -> Gateway:

@@ -37,7 +37,7 @@ class Spool:
         self._limit = limit
         self._lock = Lock()
         self._own: _File | None = None
-        self._full: list[_File] = []  # ours, too, but being replayed
+        self._full: _File | None = None  # ours, too, but being replayed
 
     def append(self, records: Sequence[Record]) -> None:
         """Keep one group. It is on the disk when this returns. Raises RecordingError when full or unwritable."""
@@ -45,7 +45,7 @@ class Spool:
         with self._lock:
             try:
                 self._own = self._own or self._create()
-                if _size(self._own.file) + len(line) > self._limit:
+                if sum(_size(each.file) for each in self._ours()) + len(line) > self._limit:
                     raise RecordingError(f"the spool is full ({self._limit} bytes)")
                 _append(self._own.file, line)
             except OSError as error:
@@ -53,7 +53,7 @@ class Spool:
 
     def waiting(self) -> bool:
         """Whether records of this or of a dead process wait to be replayed."""
-        if self._own is not None or self._full:
+        if self._ours():
             return True
         found = [file for path in self._others() if (file := _locked(path))]
         for file in found:
@@ -63,18 +63,24 @@ class Spool:
     def replay(self, write: Write) -> None:
         """Give every waiting group to `write`, in order, and forget what it took. Raises RecordingError while the
         store is down; nothing is forgotten then. Who appends meanwhile does not wait: that goes to a new file."""
-        with self._lock:
-            if self._own is not None:
-                self._full.append(self._own)
-                self._own = None
-        while self._full:
-            self._replay_file(self._full[0], write)
-            self._full.pop(0).file.close()
+        while (full := self._filled()) is not None:
+            self._replay_file(full, write)
+            with self._lock:
+                self._full = None
+                full.file.close()
         for path in self._others():
             file = _locked(path)
             if file is not None:
                 with file:
                     self._replay_file(_File(path, file), write)
+
+    def _filled(self) -> "_File | None":
+        """Our oldest file, to which nothing is appended any more. As long as it cannot be replayed, there is at
+        most one other."""
+        with self._lock:
+            if self._full is None:
+                self._full, self._own = self._own, None
+            return self._full
 
     def write_all(self, records: Sequence[Record], write: Write) -> None:
         """`write` them together or, if one of them can never be written, each by itself; what is refused then is
@@ -118,8 +124,11 @@ class Spool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return _File(path, file)
 
+    def _ours(self) -> "list[_File]":
+        return [file for file in (self._full, self._own) if file is not None]
+
     def _others(self) -> list[Path]:
-        ours = {file.path for file in (*self._full, *((self._own,) if self._own else ()))}
+        ours = {file.path for file in self._ours()}
         return [path for path in sorted(self._directory.glob("*.jsonl")) if path not in ours]
 
 

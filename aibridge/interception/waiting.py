@@ -1,9 +1,9 @@
-"""Waiting for something slow while a client's answer is open."""
+"""Waiting for something slow while a client's answer is open, and for something that may never come."""
 
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from threading import Thread
-from typing import TypeVar
+from threading import Lock, Thread
+from typing import Generic, TypeVar
 
 from aibridge.upstream.call import IDLE
 
@@ -30,6 +30,30 @@ def in_background(
     except BaseException:
         future.add_done_callback(lambda done: None if done.exception() else discard(done.result()))
         raise
+
+
+class Patience(Generic[Result]):
+    """A question that many ask and that may never be answered: it is put once at a time, on one thread, and nobody
+    waits for it longer than `seconds`."""
+
+    def __init__(self, question: Callable[[], Result], seconds: float, otherwise: Result) -> None:
+        self._question = question
+        self._seconds = seconds
+        self._otherwise = otherwise
+        self._asked: Future[Result] | None = None
+        self._asking = Lock()
+
+    def __call__(self) -> Result:
+        """The answer, or `otherwise`. Raises what the question raises."""
+        with self._asking:
+            if self._asked is None or self._asked.done():
+                self._asked = Future()
+                Thread(target=_run, args=(self._question, self._asked), name="question", daemon=True).start()
+            asked = self._asked
+        try:
+            return asked.result(self._seconds)
+        except TimeoutError:
+            return self._otherwise
 
 
 def _run(function: Callable[[], Result], future: "Future[Result]") -> None:

@@ -17,7 +17,7 @@ import ssl
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -26,11 +26,13 @@ import httptools
 import httpx2
 
 from aibridge.errors import ClientGone, Unreachable, UpstreamError, UpstreamTimeout
-from aibridge.providers.decoding import decoded
+from aibridge.providers.decoding import ProviderBody, decoded
+from aibridge.providers.refusals import Refusal
 from aibridge.sockets import readable
 from aibridge.upstream.call import IDLE
 
 RECEIVE_SIZE = 65536
+SEND_SIZE = 256 * 1024
 HEAD_LIMIT = 256 * 1024
 IDLE_SECONDS = 60.0  # how long an unused connection is kept
 IDLE_CONNECTIONS = 256  # per origin
@@ -41,9 +43,29 @@ STALE_SECONDS = 1.0  # how soon after a request the end of a reused connection s
 ABANDONED = "aibridge.abandoned"
 TARGET = "target"
 
+# Extension of a response: its body as it comes here, for httpx2 shows its own wrapping only.
+BODY = "aibridge.body"
+
+# How a socket says that there is nothing to read: within its time limit, or at once if it does not block.
+_NOTHING_YET = (TimeoutError, BlockingIOError, ssl.SSLWantReadError)
+
 Origin = tuple[str, str, int]
 
-HttpClient = httpx2.Client
+
+class HttpClient(httpx2.Client):
+    """The SDKs' HTTP client. What they send is complete, so it goes to the transport as it is: no cookies, no
+    redirects, no authentication, none of which would change anything but the time it takes."""
+
+    def send(self, request: httpx2.Request, *, stream: bool = False, **_: object) -> httpx2.Response:
+        response = self._transport.handle_request(request)
+        response.request = request
+        try:
+            if not stream:
+                response.read()
+        except BaseException:
+            response.close()
+            raise
+        return response
 
 
 class _Message:
@@ -59,6 +81,11 @@ class _Message:
         self.until_close = False
         self._parser = httptools.HttpResponseParser(self)
 
+    @property
+    def ended(self) -> bool:
+        """Whether it is complete, and all of it has been taken."""
+        return self.complete and not self.pieces
+
     def feed(self, data: bytes) -> None:
         """Raises UpstreamError when this is no HTTP."""
         try:
@@ -68,7 +95,7 @@ class _Message:
                 raise UpstreamError("the provider's answer is not valid HTTP") from error
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.complete:
+        if not self.has_head:  # what comes later are trailers
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -107,15 +134,24 @@ class _Connection:
         """The next bytes, b"" at the end, None if a moment passed without any."""
         try:
             data = self.sock.recv(RECEIVE_SIZE)
-        except TimeoutError:
+        except _NOTHING_YET:
             return None
         self.answered = self.answered or bool(data)
         return data
 
-    def send(self, data: bytes, timeout: float) -> None:
-        self.sock.settimeout(timeout)
-        self.sock.sendall(data)
-        self.sock.settimeout(self.moment)
+    def send(self, data: bytes, timeout: float, abandoned: Callable[[], bool]) -> None:
+        """Raises OSError, TimeoutError if nothing is taken for so long, and ClientGone."""
+        left, taken = memoryview(data), time.monotonic()
+        while left:
+            try:
+                left = left[self.sock.send(left[:SEND_SIZE]) :]
+                taken = time.monotonic()
+            except TimeoutError:
+                if abandoned():
+                    self.close()
+                    raise ClientGone from None
+                if time.monotonic() - taken > timeout:
+                    raise
         self.sent, self.answered = time.monotonic(), False
 
     def stale(self) -> bool:
@@ -126,7 +162,7 @@ class _Connection:
         self.sock.close()
 
 
-class Body(httpx2.SyncByteStream):
+class Body(ProviderBody):
     """A response body. Raises UpstreamError when it is cut, UpstreamTimeout after `silence` seconds."""
 
     def __init__(
@@ -161,11 +197,21 @@ class Body(httpx2.SyncByteStream):
             elif data:
                 heard = time.monotonic()
                 message.feed(data)
+                if message.ended:
+                    yield IDLE  # the end comes in a step of its own
             elif message.until_close:
                 message.complete = True
+                yield IDLE
             else:
                 self.close()
                 raise UpstreamError("the provider closed the connection in the middle of its answer")
+
+    @property
+    def source(self) -> socket.socket | None:
+        """As in `upstream.call.UpstreamBody`."""
+        message = self._message
+        here = message.complete or message.pieces or self._released.locked()
+        return None if here else self._connection.sock
 
     def close(self) -> None:
         if self._released.acquire(blocking=False):
@@ -195,10 +241,10 @@ class Transport(httpx2.BaseTransport):
         timeouts = request.extensions["timeout"]
         proxy = self._proxy(origin)
         wire = _serialised(request, proxy if url.scheme == "http" else None)
-        connection = self._sent(origin, proxy, wire, timeouts["connect"], timeouts["read"])
+        abandoned = request.extensions.get(ABANDONED, _never)
+        connection = self._sent(origin, proxy, wire, timeouts, abandoned)
         message = _Message()
         try:
-            abandoned = request.extensions.get(ABANDONED, _never)
             self._await_head(connection, message, timeouts["read"], abandoned)
         except (OSError, httpx2.RemoteProtocolError) as error:
             connection.close()
@@ -214,7 +260,9 @@ class Transport(httpx2.BaseTransport):
             raise
         body = Body(connection, message, timeouts["read"], lambda conn, keep: self._put(origin, conn, keep))
         headers, plain = decoded(message.headers, body)
-        return httpx2.Response(message.status, headers=headers, stream=plain)
+        if message.status >= 400:
+            plain = Refusal(plain, abandoned)
+        return httpx2.Response(message.status, headers=headers, stream=plain, extensions={BODY: plain})
 
     def close(self) -> None:
         for idle in self._idle.values():
@@ -222,27 +270,31 @@ class Transport(httpx2.BaseTransport):
                 idle.pop().close()
 
     def _sent(
-        self, origin: Origin, proxy: SplitResult | None, wire: bytes, connect_timeout: float, timeout: float
+        self,
+        origin: Origin,
+        proxy: SplitResult | None,
+        wire: bytes,
+        timeouts: Mapping[str, float],
+        abandoned: Callable[[], bool],
     ) -> _Connection:
         """A connection that has taken the whole request."""
         pooled = self._take(origin)
         if pooled is not None:
             try:
-                pooled.send(wire, timeout)
+                pooled.send(wire, timeouts["read"], abandoned)
                 return pooled
             except OSError:
                 pooled.close()
         try:
-            connection = self._connect(origin, proxy, connect_timeout)
+            connection = self._connect(origin, proxy, timeouts["connect"])
         except TimeoutError as error:
             raise httpx2.ConnectTimeout("no connection in time") from error
         except OSError as error:
             raise httpx2.ConnectError(_reason(error)) from error
         try:
-            connection.send(wire, timeout)
+            connection.send(wire, timeouts["read"], abandoned)
         except OSError as error:
             connection.broken = error  # the provider may have refused the rest, and said why
-            connection.sock.settimeout(self._moment)
         return connection
 
     def _await_head(
@@ -377,7 +429,6 @@ def _never() -> bool:
     return False
 
 
-def http_client(moment: float) -> httpx2.Client:
-    """The one client of the process, for every SDK. What is sent is complete, so nothing of the environment
-    (.netrc, default headers) is added to it."""
-    return httpx2.Client(transport=Transport(moment), trust_env=False, follow_redirects=False)
+def http_client(moment: float) -> HttpClient:
+    """The one client of the process, for every SDK. Nothing of the environment is added to what they send."""
+    return HttpClient(transport=Transport(moment), trust_env=False, follow_redirects=False)

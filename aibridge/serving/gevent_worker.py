@@ -7,10 +7,14 @@ from typing import Any
 
 import gevent
 from gevent.server import StreamServer
+from gunicorn.http import wsgi
 from gunicorn.http.errors import NoMoreData
 from gunicorn.workers import ggevent
 
 from aibridge.serving.draining import LINGER, Draining
+from aibridge.serving.response import Response
+
+wsgi.Response = Response  # the base class takes it from there
 
 
 class GeventWorker(Draining, ggevent.GeventWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -58,6 +62,10 @@ class GeventWorker(Draining, ggevent.GeventWorker):  # type: ignore[misc]  # gun
         if not self._lingering:
             self._lingering = True
             gevent.spawn_later(LINGER, self._close_idle)
+
+    def stop_listening(self) -> None:
+        for server in self._servers:
+            server.close()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)

@@ -7,12 +7,14 @@ patch_if_wanted()
 
 import logging
 import os
+import resource
 import sys
 from typing import Any
 
 from aibridge.app import gateway_of
 from aibridge.hosting import disk_warning
 from aibridge.serving.draining import LAST_WORDS, MARGIN
+from aibridge.serving.reloading import reload_without_waiting
 from aibridge.serving.stopping import announce_stops
 from aibridge.settings import Settings, SettingsError
 from aibridge.storage.database import Database
@@ -61,13 +63,24 @@ def pre_request(worker: Any, req: Any) -> None:
 def on_starting(server: Any) -> None:
     """Once, before the workers: bring the database to the schema of this version."""
     configure_logging()
+    _allow_files()
     announce_stops(server)
+    reload_without_waiting(server)
     for name in _settings.without_effect():
         server.log.warning("the setting %s has no effect in this version", name)
     warning = disk_warning(_settings.database.url, os.environ)
     if warning:
         server.log.critical("%s", warning)
     Database(_settings.database.url).upgrade()
+
+
+def _allow_files() -> None:
+    """As many open files as connections may need, if the system lets us: many shells and platforms give 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * worker_connections + 1024  # a client's, and one to its provider
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def post_worker_init(worker: Any) -> None:

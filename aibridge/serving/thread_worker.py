@@ -1,22 +1,31 @@
-"""gunicorn's gthread worker, draining."""
+"""gunicorn's gthread worker, draining, with streams that need no thread, and not held by idle connections."""
 
 import time
 from typing import Any
 
 from gunicorn.workers import gthread
 
+from aibridge.serving.connections import Connections
 from aibridge.serving.draining import LINGER, Draining
+from aibridge.serving.parking import Parking
 
 
-class ThreadWorker(Draining, gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+class ThreadWorker(Connections, Parking, Draining, gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn's
     """The methods of the base class that are used or changed here are not public: gunicorn is pinned."""
 
     def running(self) -> int:
-        return int(self.nr_conns - len(self.keepalived_conns) - len(self.pending_conns))
+        idle = len(self.keepalived_conns) + len(self.pending_conns) + len(self.lingering)
+        return int(self.nr_conns - idle)
 
     def linger(self) -> None:
         self.set_accept_enabled(True)
         self._cap_keepalive(time.monotonic() + LINGER)
+        self.cap_pending(time.monotonic() + LINGER)
+
+    def stop_listening(self) -> None:
+        self.set_accept_enabled(False)
+        for listener in self.sockets:
+            listener.close()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)

@@ -47,8 +47,17 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 # and not inside SQLite, where a gevent worker would stand still with it.
 LOCK_TIMEOUT = 5.0
 LOCK_RETRY = 0.005
-# Seconds to reach a PostgreSQL server; a readiness probe must not wait for the kernel to give up.
-CONNECT_TIMEOUT = 5
+# libpq's parameters, which a URL's query may set otherwise. A server that cannot be reached, or whose machine
+# goes without a word, is given up within half a minute: Linux by itself would wait for 15 minutes if we had
+# something to send, for two hours if an answer is what is missing, and the one thread that commits with it.
+POSTGRESQL = {
+    "application_name": "aibridge",
+    "connect_timeout": 5,  # seconds
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,  # milliseconds
+}
 # "aibridge" in ASCII: the advisory lock that stands for "somebody migrates this database".
 MIGRATION_LOCK = 0x6169_6272_6964_6765
 
@@ -227,10 +236,7 @@ def _postgresql(url: URL) -> _Engines:
         pool_size=5,
         max_overflow=5,
         pool_pre_ping=True,
-        connect_args={
-            "connect_timeout": url.query.get("connect_timeout", CONNECT_TIMEOUT),
-            "application_name": url.query.get("application_name", "aibridge"),
-        },
+        connect_args={name: url.query.get(name, value) for name, value in POSTGRESQL.items()},
         json_serializer=json_text,
         json_deserializer=orjson.loads,
         hide_parameters=True,

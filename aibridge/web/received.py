@@ -5,15 +5,17 @@ configuration the lines as they came hang on the input stream, where no client c
 """
 
 import zlib
+from collections.abc import Callable, Iterable
 from typing import IO, Any
 from urllib.parse import quote, unquote
 
-from flask import Request
+from flask import Flask, Request
 
 from aibridge.errors import InvalidRequest
 from aibridge.upstream.call import Headers
 
 RAW_HEADERS = "aibridge_headers"
+UPLOAD_PATIENCE = 60.0  # seconds of silence in the middle of a request, which then breaks off
 
 
 def received_headers(environ: dict[str, Any]) -> Headers:
@@ -34,6 +36,26 @@ def read(stream: IO[bytes], size: int) -> bytes:
         return stream.read(size)
     except Exception as error:  # of the server's own kinds: broken chunks, a broken connection
         raise InvalidRequest("the request body cannot be read") from error
+
+
+def bound_uploads(app: Flask, patience: float = UPLOAD_PATIENCE) -> None:
+    """Around the whole application: until its answer begins, the client's socket is not waited for without end. Of
+    a client that vanished in the middle of its request nothing else would ever tell."""
+    serve = app.wsgi_app
+
+    def serving(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        sock = environ.get("gunicorn.socket")
+        if sock is None:
+            return serve(environ, start_response)
+
+        def started(*head: Any) -> Any:
+            sock.settimeout(None)
+            return start_response(*head)
+
+        sock.settimeout(patience)
+        return serve(environ, started)
+
+    app.wsgi_app = serving  # type: ignore[method-assign]
 
 
 def inflated(body: bytes, encoding: str, limit: int) -> bytes | None:

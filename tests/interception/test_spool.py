@@ -94,6 +94,24 @@ def test_a_full_spool_says_so(tmp_path: Path) -> None:
         spool.append([ended()])
 
 
+def test_what_waits_for_a_store_that_stays_down_is_bounded_too(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, limit=4 * len(encode([ended("a")])))
+
+    def down(_: Sequence[Record]) -> None:
+        raise RecordingError("down")
+
+    for name in "abcd":
+        spool.append([ended(name)])
+        with pytest.raises(RecordingError, match="down"):
+            spool.replay(down)
+    with pytest.raises(RecordingError, match="full"):
+        spool.append([ended("e")])
+    assert len(list(tmp_path.iterdir())) <= 2  # each is an open file of this process
+    got: list[Sequence[Record]] = []
+    spool.replay(got.append)
+    assert got == [[ended(name)] for name in "abcd"]
+
+
 def test_a_disk_that_was_full_leaves_no_half_line_and_no_stuck_spool(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.append([ended("a")])

@@ -3,6 +3,7 @@
 import gzip
 import socket
 import threading
+from collections.abc import Iterator
 from typing import Literal
 
 import anthropic
@@ -13,8 +14,9 @@ from aibridge import settings
 from aibridge.errors import ClientGone, Unreachable, UpstreamError, UpstreamTimeout
 from aibridge.interception.gateway import Provider
 from aibridge.providers.anthropic import anthropic_provider
+from aibridge.providers.refusals import LARGEST_REFUSAL
 from aibridge.upstream.call import IDLE, UpstreamRequest, UpstreamResponse
-from tests.fake_provider.server import FakeProvider, Reply
+from tests.fake_provider.server import FakeProvider, Reply, Step
 
 BODY = b'{ "model":"m",  "seed": 123456789012345678901234567890, "stream":true }'
 HEADERS = (
@@ -114,6 +116,14 @@ def test_error_answers_are_answers(fake: FakeProvider, provider: Provider, statu
     response = provider.upstream(REQUEST)
     assert (response.status, response.header("retry-after"), read(response)) == (status, "7", body)
     assert len(fake.received) == 1
+
+
+def test_trailers_are_no_headers(fake: FakeProvider, provider: Provider) -> None:
+    trailing = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-Late: %b\r\n\r\n"
+    fake.reply(Reply(raw=True, body=(trailing % (b"x" * 9),)))
+    response = provider.upstream(REQUEST)
+    assert read(response) == b"{}"
+    assert response.header("x-late") == ""
 
 
 def test_gzip_is_undone_for_answers_and_errors(fake: FakeProvider, provider: Provider) -> None:
@@ -284,6 +294,40 @@ def test_an_abandoned_request_is_dropped_before_the_provider_answers(
     with pytest.raises(ClientGone):
         provider.upstream(abandoned)
     assert fake.request().gone.wait(5)
+
+
+def test_an_abandoned_error_answer_is_dropped_before_its_end(fake: FakeProvider, provider: Provider) -> None:
+    half_sent = threading.Event()
+
+    def body() -> Iterator[Step]:
+        yield b'{"type":'
+        half_sent.set()
+        yield fake.hold()
+
+    fake.reply(Reply(500, body=body(), framing="chunked"))
+    with pytest.raises(ClientGone):
+        provider.upstream(UpstreamRequest("/v1/messages", HEADERS, BODY, abandoned=half_sent.is_set))
+    assert fake.request().gone.wait(5)
+
+
+def test_an_abandoned_request_is_dropped_while_the_provider_does_not_take_it(http: httpx2.Client) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        configured = settings.Provider(name="a", type="anthropic", base_url=url)
+        timeouts = settings.UpstreamTimeouts(connect_timeout=1, read_timeout=20)
+        provider = anthropic_provider(configured, timeouts, http)
+        large = UpstreamRequest("/v1/messages", HEADERS, b"x" * 20_000_000, abandoned=lambda: True)
+        with pytest.raises(ClientGone):
+            provider.upstream(large)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+def test_an_error_answer_too_large_to_be_held_is_not(fake: FakeProvider, provider: Provider, packed: bool) -> None:
+    largest, larger = (Reply.json(b" " * size, status=529) for size in (LARGEST_REFUSAL, LARGEST_REFUSAL + 1))
+    fake.reply(*(reply.gzipped() if packed else reply for reply in (largest, larger)))
+    assert len(read(provider.upstream(REQUEST))) == LARGEST_REFUSAL
+    with pytest.raises(UpstreamError, match="too large"):
+        provider.upstream(REQUEST)
 
 
 def test_nobody_there_is_an_upstream_error(fake: FakeProvider, provider: Provider) -> None:

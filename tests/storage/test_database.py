@@ -1,6 +1,7 @@
 """Starting, forking and failing: what an operator meets before the first request."""
 
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from aibridge.settings import Database as Settings
 from aibridge.storage.database import Database, StorageError
 from aibridge.storage.recorder import SqlRecorder
 from tests.storage.conftest import Stored
@@ -101,6 +103,26 @@ def test_an_unreachable_server_is_one_clear_line_without_the_password() -> None:
     assert "hush" not in reason
     with pytest.raises(StorageError):
         database.upgrade()
+
+
+def test_a_server_that_goes_without_a_word_is_given_up_soon(postgresql: str) -> None:
+    database = Database(Settings(url=postgresql).url)
+    with database.reading() as connection:
+        descriptor = os.dup(connection.connection.cursor().connection.fileno())
+        with socket.socket(fileno=descriptor) as sock:
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            idle, interval, count, unsent = (
+                sock.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (
+                    socket.TCP_KEEPIDLE,
+                    socket.TCP_KEEPINTVL,
+                    socket.TCP_KEEPCNT,
+                    socket.TCP_USER_TIMEOUT,
+                )
+            )
+    database.dispose()
+    assert idle + interval * count <= 30
+    assert 0 < unsent <= 30_000
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.fake_provider import Reply
+from tests.fake_provider import Reply, Step
 from tests.fake_provider.conversations import message_start, request_bytes, text, text_block, tool, user
 from tests.system.client import eventually
 from tests.system.conftest import Gateways
@@ -81,6 +81,27 @@ def test_an_interception_that_cannot_be_recorded(gateway: Gateway) -> None:
         assert answer.read().status == 200
 
 
+# --- a stop ------------------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_reads_nothing_more_is_left_in_the_end(
+    gateways: Gateways, actor: str, worker_class: str
+) -> None:
+    if worker_class == "gevent":
+        pytest.skip("what waits there can be ended from outside, and gunicorn does so")
+    gateway = gateways.own(Setup(environment=(("AIBRIDGE_SERVER_DRAIN_TIMEOUT", "0.1"),))).start()
+    more = b"event: x\ndata: " + b"y" * 100_000 + b"\n\n"
+    gateway.provider.reply(Reply.sse((*OPENING, *[more] * 400)))
+    with gateway.post(REQUEST, [("X-User-ID", actor)]) as answer:
+        answer.read_until(more)
+
+        assert gateway.stop() == 0
+
+    recorded = gateway.recorded_for(actor)
+    assert recorded.interception["status"] in ("cancelled", "failed")  # whichever of the two ends it is told of
+    assert [(row["input_tokens"], row["estimated"]) for row in recorded.tokens] == [(1234, 1)]
+
+
 # --- kill -9 -----------------------------------------------------------------------------------------------------
 
 
@@ -139,6 +160,27 @@ def test_a_killed_worker_leaves_nothing_open_and_takes_nobody_with_it(gateways: 
     assert {row["id"] for row in dead} == {answer.interception_id for answer in cut}
     living = [row for row in gateway.rows("interceptions") if row["id"] not in {row["id"] for row in dead}]
     assert [row["status"] for row in living] == ["completed"] * (8 - len(dead))
+
+
+def test_a_killed_master_cuts_no_stream_and_keeps_nobody_from_starting_anew(
+    gateways: Gateways, actor: str
+) -> None:
+    gateway = gateways.own().start()
+    conversation, hold = text(), gateway.provider.hold()
+    halves: tuple[Step, ...] = (*conversation.events[:2], hold, *conversation.events[2:])
+    gateway.provider.reply(Reply.sse(halves))
+    with gateway.post(REQUEST, [("X-User-ID", actor)]) as answer:
+        answer.read_until(conversation.events[1])
+        gateway.signal(signal.SIGKILL)
+        gateway.wait()
+
+        gateway.start()
+
+        hold.set()
+        assert answer.read().ended == "clean"
+    recorded = gateway.recorded_for(actor)
+    assert recorded.interception["status"] == "completed"
+    assert [row["output_tokens"] for row in recorded.tokens] == [17]
 
 
 def test_a_worker_that_was_only_stopped_has_the_last_word(gateways: Gateways, actor: str) -> None:

@@ -1,6 +1,8 @@
 """Who is refused when there is too much, and that nobody's place is lost (behaviour.md 2.1)."""
 
 import json
+import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,7 +12,7 @@ import pytest
 from tests.fake_provider import Reply
 from tests.fake_provider.conversations import message_start, request_bytes, text, text_block, user
 from tests.redis_server import RedisServer
-from tests.system.client import Exchange, eventually
+from tests.system.client import PING, Exchange, eventually
 from tests.system.conftest import Gateways
 from tests.system.gateway import Gateway, Setup
 
@@ -87,8 +89,8 @@ def test_a_full_gateway_refuses_at_once_and_stays_healthy(gateways: Gateways, ac
 
 
 def test_streams_take_no_more_threads_than_leave_it_healthy(gateways: Gateways, worker_class: str) -> None:
-    """Without any limit set: as many streams are asked for as there are threads."""
-    gateway = gateways(limits(SERVER_THREADS=8, SERVER_PING_INTERVAL=0.3))
+    """Without any limit set and without the relay: as many streams are asked for as there are threads."""
+    gateway = gateways(limits(SERVER_THREADS=8, SERVER_PING_INTERVAL=0.3, SERVER_RELAY=False))
     gateway.provider.always(lambda _: Reply.sse((*OPENING, gateway.provider.hold())))
     with ExitStack() as stack:
         asked = [stack.enter_context(gateway.post(REQUEST)) for _ in range(8)]
@@ -97,6 +99,80 @@ def test_streams_take_no_more_threads_than_leave_it_healthy(gateways: Gateways, 
     refused = 2 if worker_class == "gthread" else 0
     assert (statuses.count(200), statuses.count(503)) == (8 - refused, refused)
     eventually(lambda: is_served(gateway))
+
+
+def test_streams_that_have_begun_hold_no_thread(gateways: Gateways) -> None:
+    gateway = gateways(limits(SERVER_THREADS=4, SERVER_PING_INTERVAL=0.3))
+    hold = gateway.provider.hold()
+    gateway.provider.always(lambda _: Reply.sse((*OPENING, hold, *ENDING)))
+    with ExitStack() as stack:
+        streams = [stack.enter_context(gateway.post(REQUEST).read_until(OPENING[-1])) for _ in range(40)]
+        is_healthy(gateway)
+        for stream in streams:
+            stream.read_until(PING)
+        hold.set()
+        assert [stream.read().ended for stream in streams] == ["clean"] * 40
+    ended = {row["status"] for row in gateway.rows("interceptions")}
+    assert ended == {"completed"}
+
+
+def test_connections_without_a_request_hold_nobody_up(gateways: Gateways) -> None:
+    """More of each kind than there are threads."""
+    gateway = gateways(TWO_PLACES)
+    with ExitStack() as stack:
+        for _ in range(6):
+            stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port)))
+        is_healthy(gateway)
+        for target in ("/nowhere", "/anthropic/v1/messages"):  # of the latter all but two are refused
+            for _ in range(6):
+                stack.enter_context(Exchange.open(gateway.url, "POST", target, [], b"{", length=1000))
+            is_healthy(gateway)
+    eventually(lambda: is_served(gateway))
+
+
+def test_a_head_that_does_not_end_is_not_waited_for(gateways: Gateways, worker_class: str) -> None:
+    if worker_class == "gevent":
+        pytest.skip("it holds no thread there, and gunicorn's own time limit is the one of connections kept alive")
+    gateway = gateways(TWO_PLACES)
+    with ExitStack() as stack:
+        begun = [stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), 20)) for _ in range(4)]
+        for connection in begun:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: ")
+        assert {connection.recv(1) for connection in begun} == {b""}
+        is_healthy(gateway)
+
+
+@pytest.mark.parametrize("ending", ["asked", "cut"])
+def test_clients_that_keep_what_was_closed_hold_nobody_up(gateways: Gateways, ending: str) -> None:
+    gateway = gateways(TWO_PLACES)
+    with ExitStack() as stack:
+        for _ in range(4):
+            if ending == "asked":
+                answer = gateway.get("/healthz", [("Connection", "close")])
+            else:
+                gateway.provider.reply(Reply.sse(OPENING).but(ending="cut"))
+                answer = gateway.post(REQUEST)
+            started = time.monotonic()
+            stack.enter_context(answer).read()
+            assert time.monotonic() - started < AT_ONCE
+        is_healthy(gateway)
+
+
+def test_more_connections_than_files_may_be_open_end_no_stream(gateways: Gateways, actor: str) -> None:
+    serve = f"ulimit -n 128; exec {sys.executable} -m aibridge serve"
+    gateway = gateways.own(Setup(command=("bash", "-c", serve))).start()
+    hold = gateway.provider.hold()
+    gateway.provider.reply(Reply.sse((*OPENING, hold, *ENDING)))
+    with gateway.post(REQUEST, [("X-User-ID", actor)]) as answer:
+        answer.read_until(OPENING[-1])
+        with ExitStack() as stack:
+            for _ in range(150):
+                stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port)))
+            eventually(lambda: "Too many open files" in gateway.log_text())
+        eventually(gateway.is_ready)
+        hold.set()
+        assert answer.read().ended == "clean"
+    assert gateway.recorded_for(actor).interception["status"] == "completed"
 
 
 def test_a_flood_is_refused_and_hardly_logged(gateways: Gateways) -> None:

@@ -1,14 +1,17 @@
 """The request as it was sent: targets below a provider's prefix."""
 
 import gzip
+import socket
 import zlib
 from typing import Any
 
 import pytest
-from flask import Request
-from werkzeug.test import EnvironBuilder
+from flask import Flask, Request
+from flask import request as current
+from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from aibridge.web.received import climbs, inflated, received_headers, target_below
+from aibridge.errors import InvalidRequest
+from aibridge.web.received import bound_uploads, climbs, inflated, read, received_headers, target_below
 
 
 def request(path: str, raw: str | None, query: str = "") -> Request:
@@ -65,3 +68,24 @@ def test_compressed_bodies_are_read_where_they_can_be() -> None:
     assert inflated(gzip.compress(b"x" * 101), "gzip", 100) is None
     assert inflated(body, "gzip", 100) is None
     assert inflated(body, "zstd", 100) is None
+
+
+def test_an_upload_that_stops_coming_breaks_off_and_answers_are_not_bounded() -> None:
+    app = Flask("uploads")
+
+    @app.post("/")
+    def view() -> str:
+        try:
+            return read(current.stream, 10).decode()
+        except InvalidRequest as error:
+            return error.message
+
+    bound_uploads(app, patience=0.02)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ours.makefile("rb") as body:
+        theirs.sendall(b"half of")
+        environ: dict[str, Any] = EnvironBuilder(path="/", method="POST").get_environ()
+        environ |= {"gunicorn.socket": ours, "wsgi.input": body, "CONTENT_LENGTH": "10"}
+        answer, status, _ = run_wsgi_app(app.wsgi_app, environ)
+        assert (status, b"".join(answer)) == ("200 OK", b"the request body cannot be read")
+        assert ours.gettimeout() is None
