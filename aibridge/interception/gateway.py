@@ -80,6 +80,7 @@ class Gateway:
     memory: Memory
     verify_token: VerifyToken
     problems: Callable[[], Sequence[str]]
+    on_start: Sequence[Callable[[], None]] = ()
     on_close: Sequence[Callable[[], None]] = ()
     admission: Admission = field(default_factory=Admission)
     drain: Drain = field(default_factory=Drain)
@@ -91,6 +92,8 @@ class Gateway:
         if self._running.is_set():
             return
         with self._starting:
+            for prepare in self.on_start:
+                prepare()
             self.recorder.start()
             self.toolbelt.start()
             self._running.set()

@@ -4,15 +4,19 @@ import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 import trustme
 
+from aibridge.app import create_app, gateway_of
 from aibridge.providers import transport as transport_module
 from aibridge.providers.transport import Transport, http_client
+from aibridge.settings import Settings
 from tests.fake_provider.server import FakeProvider, Reply
+from tests.fakes import MemoryRecorder
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -188,3 +192,28 @@ def test_the_pool_is_bounded_and_drops_old_connections(
         client.get(fake.url)
         client.get(fake.url)
     assert [request.connection for request in fake.received] == [1, 2, 3, 4]
+
+
+def test_a_worker_makes_its_tls_context_when_it_starts_not_at_the_first_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[ssl.SSLContext] = []
+
+    def create() -> ssl.SSLContext:
+        made.append(ssl.create_default_context())
+        return made[-1]
+
+    monkeypatch.setattr(httpx2, "create_ssl_context", create)
+    settings = Settings.model_validate(
+        {
+            "providers": [{"name": "anthropic", "type": "anthropic", "keys": ["sk-ant-x"]}],
+            "database": {"url": f"sqlite:///{tmp_path}/a.db"},
+            "recording": {"spool_dir": str(tmp_path / "spool")},
+        }
+    )
+    gateway = gateway_of(create_app(settings, recorder=MemoryRecorder()))
+    assert not made
+    gateway.start()
+    gateway.start()
+    assert len(made) == 1
+    gateway.close()
