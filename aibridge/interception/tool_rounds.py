@@ -177,12 +177,11 @@ class ToolRounds:
     def _observer(self, payload: Payload, response: UpstreamResponse) -> Interceptor:
         """Raises UpstreamError for an answer that cannot be read: our tools' calls in it would reach the
         client."""
-        if response.header("content-encoding") not in ("", "identity"):
+        if response.is_encoded:
             response.body.close()
             raise UpstreamError("the provider's answer came in a content encoding that was not asked for")
         question = self._question
-        streamed = response.is_event_stream and response.status < 400
-        return question.protocol.intercept(payload, question.interception_id, response.status, streamed)
+        return question.protocol.intercept(payload, question.interception_id, response.status, response.streams)
 
     def _not_run(self, record: ToolUsage) -> ToolUsage:
         tool = self._question.catalogue.tool(record.tool)
@@ -191,9 +190,9 @@ class ToolRounds:
 
     def _remember(self) -> None:
         """Before the client can read the end of the answer, so that its next request finds it."""
-        turn = HiddenTurn(tuple(self._past), self._mixed, self._composer.response_id)
         if not self._past:
             return
+        turn = HiddenTurn(tuple(self._past), self._mixed, self._composer.response_id)
         if size(turn) > LARGEST_TURN:
             _log.warning(
                 "a hidden turn is too large to be remembered", interception_id=self._question.interception_id

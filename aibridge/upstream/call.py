@@ -92,6 +92,16 @@ class UpstreamResponse:
     def is_event_stream(self) -> bool:
         return self.header("content-type").partition(";")[0].strip().lower() == "text/event-stream"
 
+    @property
+    def streams(self) -> bool:
+        """Whether it is a stream that succeeds, as far as is known yet."""
+        return self.is_event_stream and self.status < 400
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether it came in a content encoding, which nobody asked for and which was not undone."""
+        return self.header("content-encoding") not in ("", "identity")
+
 
 class Upstream(Protocol):
     def __call__(self, request: UpstreamRequest, /) -> UpstreamResponse:

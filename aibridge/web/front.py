@@ -241,11 +241,10 @@ class _Visit:
     def _single(
         self, exchange: Exchange, payload: Payload, response: UpstreamResponse, intercepted: Intercept
     ) -> SingleRound:
-        if response.header("content-encoding") not in ("", "identity"):
+        if response.is_encoded:
             return SingleRound(response, Opaque(response.status), streamed=False)
-        streamed = response.is_event_stream and response.status < 400
-        interceptor = intercepted(payload, exchange.id, response.status, streamed)
-        return SingleRound(response, interceptor, streamed=streamed)
+        interceptor = intercepted(payload, exchange.id, response.status, response.streams)
+        return SingleRound(response, interceptor, streamed=response.streams)
 
     def _question(self, exchange: Exchange, payload: Payload) -> Question | None:
         """The request with the tools that it gets, and with what its client did not see of earlier answers; None
