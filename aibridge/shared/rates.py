@@ -35,9 +35,8 @@ class RedisWindow:
         self._limit = RateLimitItemPerSecond(count, seconds)
 
     def hit(self, key: str, /) -> float:
-        name = hashlib.sha256(
-            key.encode("utf-8", "surrogatepass")
-        ).hexdigest()  # whatever it holds, and no names of people in Redis
+        # Of any length and with any characters, and no names of people in Redis.
+        name = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
         if self._limiter.hit(self._limit, name):
             return 0.0
         free = self._limiter.get_window_stats(self._limit, name).reset_time
