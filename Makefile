@@ -2,15 +2,18 @@
 #             make run TOOLS=1: with the example tools (docs/tools.md)
 # make test   the whole suite
 # make lint   ruff (check and format) and mypy --strict
-# make chaos  workers are killed, the database goes away, and the ledger must still be the provider's bill; a few
+# make chaos  workers and MCP servers are killed, the database goes away, and the ledger is still the bill; a few
 #             minutes (CHAOS_REQUESTS=2000 CHAOS_KILLS=50: more; tests/chaos/__main__.py)
+# make rolling  500 streams behind nginx while two gateways are restarted five times; none is cut
+# make soak   half an hour of steady, mixed load; memory, threads and descriptors must not grow (SOAK_MINUTES=3)
+# make fuzz   broken bytes into every machine that reads bytes; some five minutes (FUZZ_EXAMPLES=4000, of each test)
 # Each makes .venv first and installs the pinned packages into it; only Python 3.11+ has to be there.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test lint chaos coverage requirements clean
+.PHONY: run test lint chaos rolling soak fuzz requirements clean
 
 run: .venv/runtime
 	exec env $(if $(TOOLS),AIBRIDGE_CONFIG=examples/tools.toml) $(BIN)/aibridge serve
@@ -31,6 +34,15 @@ lint: .venv/development
 
 chaos: .venv/development
 	$(BIN)/python -m tests.chaos
+
+rolling: .venv/development
+	$(BIN)/python -m tests.chaos.rolling
+
+soak: .venv/development
+	$(BIN)/python -m tests.chaos.soak
+
+fuzz: .venv/development
+	$(BIN)/python -m pytest -m fuzz --hypothesis-profile fuzz --override-ini timeout=1200 --numprocesses 2
 
 .venv/runtime: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aibridge needs Python 3.11 or newer")'

@@ -23,7 +23,7 @@ from aibridge.providers.openai import openai_provider
 from aibridge.providers.sandbox import sandbox_provider
 from aibridge.providers.transport import HttpClient, http_client
 from aibridge.records import Recorder
-from aibridge.settings import Retry, Settings, capacity_of
+from aibridge.settings import Retry, Settings, threads_for_requests
 from aibridge.shared.rates import rate_of
 from aibridge.storage.database import Database
 from aibridge.storage.memory import SqlMemory
@@ -78,7 +78,7 @@ def create_app(
     database = Database(settings.database.url)
     workers = Workers(database)
     durable = recorder or SqlRecorder(database, workers)
-    client = http_client(moment=min(1.0, settings.server.ping_interval / 4))
+    client = http_client(settings.server.moment)
     gateway = Gateway(
         settings=settings,
         providers={provider.name: provider for provider in providers or _providers(settings, client, clock)},
@@ -117,7 +117,12 @@ def _memory(settings: Settings, database: Database, recorder: Recorder | None) -
 
 def _admission(settings: Settings) -> Admission:
     limits = settings.limits
-    return Admission(capacity=capacity_of(settings), per_actor=limits.per_actor_concurrency, rate=rate_of(limits))
+    return Admission(
+        capacity=limits.max_concurrency,
+        threads=threads_for_requests(settings.server),
+        per_actor=limits.per_actor_concurrency,
+        rate=rate_of(limits),
+    )
 
 
 def gateway_of(app: Flask) -> Gateway:

@@ -171,11 +171,17 @@ class Server(Section):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on")
     workers: int = Field(1, ge=1, description="worker processes")
-    threads: int = Field(128, ge=2, description="threads of a gthread worker; one request or stream holds one")
+    threads: int = Field(128, ge=2, description="threads of a gthread worker; a request holds one")
     worker_class: Literal["gthread", "gevent"] = Field("gthread", description="how a worker waits")
+    relay: bool = Field(True, description="in a gthread worker one thread carries all streams")
     body_limit: int = Field(32 * MIB, ge=1, description="largest request body, in bytes")
     ping_interval: Seconds = Field(10, description="seconds of silence after which a stream gets a ping")
     drain_timeout: Seconds = Field(60, description="seconds that open streams get to finish at shutdown")
+
+    @property
+    def moment(self) -> float:
+        """The longest time, in seconds, between two looks at whatever is silent."""
+        return min(1.0, self.ping_interval / 4)
 
 
 class Database(Section):
@@ -514,14 +520,13 @@ def _masked_url(url: str) -> str:
     return re.sub(r"([?&]\w*(?:password|secret|token|key)\w*=)[^&]*", r"\1**********", url)
 
 
-def capacity_of(settings: Settings) -> int:
-    """How many requests one process takes at once; 0: any number. In a gthread worker each holds a thread, and
-    some threads are kept for refusals and for the health routes."""
-    server, limit = settings.server, settings.limits.max_concurrency
+def threads_for_requests(server: Server) -> int:
+    """How many threads of one process bridged requests may hold at once; 0: any number. Some of a gthread worker's
+    are kept for refusals and for the health routes."""
     if server.worker_class != "gthread":
-        return limit
+        return 0
     spare = min(max(2, server.threads // 16), server.threads - 1)
-    return min(limit or server.threads, server.threads - spare)
+    return server.threads - spare
 
 
 def timeouts_of(provider: Provider, general: UpstreamTimeouts) -> UpstreamTimeouts:

@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.postgresql import programs, running_server
 from tests.redis_server import RedisServer, running_redis
+
+# `make fuzz`: pytest --hypothesis-profile fuzz
+settings.register_profile("fuzz", max_examples=int(os.environ.get("FUZZ_EXAMPLES", "4000")), deadline=None)
 
 NO_NGINX = "nginx is not installed: deploy/nginx.conf was not tested"
 NO_POSTGRESQL = "PostgreSQL is not installed, nor does DATABASE_URL name a server: nothing was tested on it"

@@ -8,7 +8,7 @@ from aibridge.errors import RecordRefused
 from aibridge.interception.toolbox import CallContext
 from aibridge.protocols.tools import Text, Tool, ToolResult
 from aibridge.records import Record
-from aibridge.upstream.call import Headers, UpstreamRequest, UpstreamResponse
+from aibridge.upstream.call import Headers, UpstreamBody, UpstreamRequest, UpstreamResponse
 
 NOON = 1767355200.0  # 2026-01-02 12:00 UTC
 
@@ -42,7 +42,7 @@ class MemoryRecorder:
         return [record for record in self.records if isinstance(record, kind)]
 
 
-class ScriptedBody:
+class ScriptedBody(UpstreamBody):
     """Chunks as given; an exception among them is raised in its place."""
 
     def __init__(self, chunks: Iterable[bytes | Exception]) -> None:

@@ -11,9 +11,9 @@ from aibridge.settings import (
     SettingsError,
     UpstreamTimeouts,
     allowance,
-    capacity_of,
     effective,
     keys_of,
+    threads_for_requests,
     timeouts_of,
 )
 
@@ -239,23 +239,12 @@ def test_redis_without_its_client_does_not_start(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("worker_class", "threads", "limit", "capacity"),
-    [
-        ("gthread", 128, 0, 120),
-        ("gthread", 128, 50, 50),
-        ("gthread", 128, 1000, 120),
-        ("gthread", 16, 0, 14),
-        ("gthread", 3, 0, 1),
-        ("gthread", 2, 0, 1),
-        ("gevent", 2, 0, 0),
-        ("gevent", 2, 500, 500),
-    ],
+    ("worker_class", "threads", "for_requests"),
+    [("gthread", 128, 120), ("gthread", 16, 14), ("gthread", 3, 1), ("gthread", 2, 1), ("gevent", 2, 0)],
 )
-def test_some_threads_are_kept_for_refusals_and_health(
-    worker_class: str, threads: int, limit: int, capacity: int
-) -> None:
-    server = f'[server]\nworker_class = "{worker_class}"\nthreads = {threads}\n'
-    assert capacity_of(load(f"{server}[limits]\nmax_concurrency = {limit}")) == capacity
+def test_some_threads_are_kept_for_refusals_and_health(worker_class: str, threads: int, for_requests: int) -> None:
+    server = load(f'[server]\nworker_class = "{worker_class}"\nthreads = {threads}\n').server
+    assert threads_for_requests(server) == for_requests
 
 
 BEDROCK = {

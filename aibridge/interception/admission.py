@@ -20,13 +20,18 @@ _log = structlog.get_logger("aibridge.limits")
 
 
 class Admission:
-    """`capacity` requests at once, `per_actor` of them for one actor (0: any number), `rate` for each actor."""
+    """`capacity` requests at once, of which `threads` hold a thread, `per_actor` for one actor (0: any number),
+    `rate` for each actor."""
 
-    def __init__(self, *, capacity: int = 0, per_actor: int = 0, rate: Rate | None = None) -> None:
+    def __init__(
+        self, *, capacity: int = 0, threads: int = 0, per_actor: int = 0, rate: Rate | None = None
+    ) -> None:
         self._capacity = capacity
+        self._threads = threads
         self._per_actor = per_actor
         self._rate = rate
         self._taken = 0
+        self._holding = 0  # of these, how many hold a thread
         self._actors: Counter[str] = Counter()
         self._lock = Lock()
         self._lines: Rate = Window(*LOGGED)
@@ -45,8 +50,10 @@ class Admission:
     def enter(self) -> "Place":
         """A place for one request; whoever gets it sees to its `leave`. Raises Unavailable."""
         with self._lock:
-            if not self._capacity or self._taken < self._capacity:
+            room = not self._capacity or self._taken < self._capacity
+            if room and (not self._threads or self._holding < self._threads):
                 self._taken += 1
+                self._holding += 1
                 return Place(self)
         error = Unavailable("the gateway is serving as many requests as it can", retry_after=RETRY_AFTER)
         raise self._logged(error, "all places are taken")
@@ -65,7 +72,14 @@ class Admission:
             error = RateLimited("too many requests in too little time", retry_after=wait)
             raise self._logged(error, "the actor's rate", actor)
 
+    def _thread_freed(self, place: "Place") -> None:
+        with self._lock:
+            if not place.rests:
+                place.rests = True
+                self._holding -= 1
+
     def _left(self, place: "Place") -> None:
+        self._thread_freed(place)
         with self._lock:
             if place.left:
                 return
@@ -89,18 +103,23 @@ class Admission:
 class Place:
     """One request's place, from `enter` to `leave`."""
 
-    __slots__ = ("_admission", "actor", "left")
+    __slots__ = ("_admission", "actor", "left", "rests")
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self.actor: str | None = None
         self.left = False
+        self.rests = False
 
     def claim(self, actor: str) -> None:
         """Once, as soon as it is known whose request this is. Raises RateLimited; the place is held even so."""
         self._admission._seat(actor)
         self.actor = actor
         self._admission._count(actor)
+
+    def rest(self) -> None:
+        """From now on the request holds no thread. Every further call does nothing."""
+        self._admission._thread_freed(self)
 
     def leave(self) -> None:
         """Give the place back. Every further call does nothing."""

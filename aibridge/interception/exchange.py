@@ -1,7 +1,7 @@
 """The life of one interception: its start row, the time it takes, and its end, told exactly once."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from threading import Lock
 
@@ -11,7 +11,7 @@ from aibridge.errors import GatewayError, RecordingError, Unavailable
 from aibridge.interception.outcome import Verdict, judge
 from aibridge.interception.recorder import BackgroundRecorder
 from aibridge.protocols.interceptor import Observation, Observer
-from aibridge.records import InterceptionEnded, InterceptionStarted, Record, now, shortened
+from aibridge.records import InterceptionEnded, InterceptionStarted, now, shortened
 from aibridge.upstream.call import Upstream, UpstreamRequest, UpstreamResponse
 
 _NOTHING = Observation((), finished=False)
@@ -94,20 +94,14 @@ class Exchange:
         self, http_status: int | None, failure: GatewayError | None, cancelled: bool, sent: bool
     ) -> Verdict:
         over = self._clock()
-        verdicts: list[Verdict] = []
-
-        def make() -> Sequence[Record]:
-            observation = self._observe()
-            verdict = judge(observation, failure, cancelled=cancelled, sent=sent)
-            verdicts.append(verdict)
-            told = verdict.failure.status if verdict.failure and not sent else http_status
-            return (*observation.records, self._ended(verdict, told, observation, over))
-
+        observation = self._observe()
+        verdict = judge(observation, failure, cancelled=cancelled, sent=sent)
+        told = verdict.failure.status if verdict.failure and not sent else http_status
         try:
-            self._recorder.settle(make)
+            self._recorder.settle((*observation.records, self._ended(verdict, told, observation, over)))
         except RecordingError as error:
             _log.critical("an interception is not recorded", interception_id=self.id, reason=str(error))
-        return verdicts[0] if verdicts else judge(self._observe(), failure, cancelled=cancelled, sent=sent)
+        return verdict
 
     def _observe(self) -> Observation:
         try:

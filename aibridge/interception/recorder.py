@@ -1,17 +1,16 @@
 """Recording off the request's thread: group commit, and the spool behind it.
 
 A request waits twice: for its start row, and at its end for everything else. Between the two nothing of
-recording happens on its thread. At the end a small thread pool makes records of what was observed. One thread
-commits: it takes whatever is waiting, at once when idle, and writes all of it in one transaction; under load the
-groups grow by themselves.
+recording happens on its thread; at the end it makes the records of what was observed, since it could do nothing
+but wait. One thread commits: it takes whatever is waiting, at once when idle, and writes all of it in one
+transaction; under load the groups grow by themselves.
 """
 
 import queue
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from threading import Event, Lock, Thread
 from typing import Any
 
@@ -31,7 +30,7 @@ from aibridge.records import (
 )
 
 GROUP_LIMIT = 256
-MAKERS = 2  # threads that make records
+MOST_WAITING = 20_000  # jobs; a store that hangs for long must not gather all that was given up meanwhile
 COMMIT_TIMEOUT = 10.0  # seconds that a request waits for the store before it goes on without it
 REPLAY_INTERVAL = 2.0  # seconds between attempts to empty the spool
 TEND_INTERVAL = 5.0  # seconds between two of the store's own chores
@@ -84,26 +83,32 @@ def _never_called(started: InterceptionStarted) -> InterceptionEnded:
     )
 
 
-@dataclass(slots=True)
 class _Job:
-    """Records to be made and kept together. `keep`: into the spool if the store does not take them."""
+    """Records to be kept together. `keep`: in the spool if the store does not take them."""
 
-    make: Callable[[], Sequence[Record]]
-    keep: bool
-    done: "Future[None]" = field(default_factory=Future)
-    _made: list[Record] | None = None
-    _making: Lock = field(default_factory=Lock)
+    __slots__ = ("_error", "_over", "_waited_for", "keep", "records")
 
-    def records(self) -> list[Record]:
-        """Made once, whoever asks first: written twice, they still have the same ids."""
-        with self._making:
-            if self._made is None:
-                self._made = list(self.make())
-            return self._made
+    def __init__(self, records: Sequence[Record], *, keep: bool) -> None:
+        self.records = records
+        self.keep = keep
+        self._over = False
+        self._error: RecordingError | None = None
+        # Held until it is over. Every request waits for two of these, and a lock costs a tenth of a Future.
+        self._waited_for = Lock()
+        self._waited_for.acquire()
 
-    def fail(self, error: RecordingError) -> None:
-        with suppress(InvalidStateError):  # it had succeeded before its group failed
-            self.done.set_exception(error)
+    def end(self, error: RecordingError | None = None) -> None:
+        """They are durable, or never will be. The first word counts."""
+        if not self._over:
+            self._over, self._error = True, error
+            self._waited_for.release()
+
+    def wait(self) -> None:
+        """Until they are durable. Raises RecordingError, and TimeoutError after COMMIT_TIMEOUT."""
+        if not self._waited_for.acquire(timeout=COMMIT_TIMEOUT):
+            raise TimeoutError
+        if self._error is not None:
+            raise self._error
 
 
 class BackgroundRecorder:
@@ -128,7 +133,6 @@ class BackgroundRecorder:
         self._observers = observers
         self._tend = tend
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._makers: ThreadPoolExecutor | None = None
         self._committer: Thread | None = None
         self._starting = Lock()
         self._degraded = Event()
@@ -138,17 +142,13 @@ class BackgroundRecorder:
     def start(self) -> None:
         with self._starting:
             if self._committer is None:
-                self._makers = ThreadPoolExecutor(MAKERS, thread_name_prefix="records")
                 self._committer = Thread(target=self._run, name="recorder", daemon=True)
                 self._committer.start()
 
     def close(self) -> None:
         """Write what is waiting and stop."""
         with self._starting:
-            makers, self._makers = self._makers, None
             committer, self._committer = self._committer, None
-        if makers is not None:
-            makers.shutdown()
         if committer is not None:
             self._jobs.put(None)
             committer.join()
@@ -160,53 +160,37 @@ class BackgroundRecorder:
 
     def begin(self, started: InterceptionStarted) -> None:
         """Make the start row durable. Raises RecordingError: then the provider must not be called."""
-        job = _Job(lambda: (started,), keep=False)
-        self._observe(job.records())
+        if self._jobs.qsize() >= MOST_WAITING:
+            raise RecordingError("too much waits for the store")
+        job = _Job((started,), keep=False)
         self._jobs.put(job)
         try:
-            job.done.result(COMMIT_TIMEOUT)
+            job.wait()
         except TimeoutError:
-            never_called = _never_called(started)
-            self._observe([never_called])
-            self._jobs.put(_Job(lambda: (never_called,), keep=True))
+            self._jobs.put(_Job((_never_called(started),), keep=True))
             raise RecordingError("the store is too slow") from None
 
-    def settle(self, make: Callable[[], Sequence[Record]]) -> None:
-        """Run `make` on a recorder's thread and make its records durable, in the store or in the spool.
+    def settle(self, records: Sequence[Record]) -> None:
+        """Make the records of an interception's end durable, in the store or in the spool.
 
         A store that hangs does not hold the client's answer for ever: after COMMIT_TIMEOUT the records go into
         the spool from here, and do no harm if the store takes them later after all. Raises RecordingError only
         if neither took them.
         """
-        job = _Job(lambda: self._permitted(make()), keep=True)
-        if not self._submitted(job):
-            self._observe(job.records())
-            self._into_spool(job.records(), "the recorder is closed")
+        job = _Job(self._permitted(records), keep=True)
+        if self._committer is None:
+            self._into_spool(job.records, "the recorder is closed")
+            self._observe(job.records)
             return
+        self._jobs.put(job)
         try:
-            job.done.result(COMMIT_TIMEOUT)
+            job.wait()
         except TimeoutError:
-            self._into_spool(job.records(), "the store is too slow")
-
-    def _submitted(self, job: _Job) -> bool:
-        makers = self._makers
-        try:
-            return makers is not None and bool(makers.submit(self._make, job))
-        except RuntimeError:  # it is being closed at this very moment
-            return False
+            self._into_spool(job.records, "the store is too slow")
 
     def _permitted(self, records: Sequence[Record]) -> list[Record]:
         permitted = (without_content(record, self._content) for record in records)
         return [record for record in permitted if record is not None]
-
-    def _make(self, job: _Job) -> None:
-        try:
-            records = job.records()
-        except Exception as error:
-            job.fail(RecordingError(f"records could not be made: {error!r}"))
-            return
-        self._observe(records)
-        self._jobs.put(job)
 
     def _observe(self, records: Sequence[Record]) -> None:
         for observe in self._observers:
@@ -223,25 +207,31 @@ class BackgroundRecorder:
                     self._commit(group)
             except Exception as error:  # a recorder of somebody else's, or a log that cannot be written
                 for job in group:
-                    job.fail(RecordingError(f"the recorder failed: {error!r}"))
+                    job.end(RecordingError(f"the recorder failed: {error!r}"))
+            for job in group:
+                self._observe(job.records)
 
     def _next_group(self) -> tuple[list[_Job], bool]:
         """Whatever is waiting, as soon as anything is; nothing when the time for a replay has come."""
         group: list[_Job] = []
+        closing = False
         try:
             job = self._jobs.get(timeout=REPLAY_INTERVAL)
-            while job is not None:
-                group.append(job)
-                if len(group) >= GROUP_LIMIT:
-                    return group, False
+            while True:
+                if job is None:
+                    closing = True  # once what was put in at the same moment is written, too
+                else:
+                    group.append(job)
+                if len(group) >= GROUP_LIMIT and not closing:
+                    break
                 job = self._jobs.get_nowait()
         except queue.Empty:
-            return group, False
-        return group, True
+            pass
+        return group, closing
 
     def _commit(self, group: list[_Job]) -> None:
         try:
-            self._write([record for job in group for record in job.records()])
+            self._write([record for job in group for record in job.records])
         except RecordRefused:
             for job in group:
                 self._commit_alone(job)
@@ -250,7 +240,7 @@ class BackgroundRecorder:
                 self._keep(job, error)
         else:
             for job in group:
-                job.done.set_result(None)
+                job.end()
 
     def _write(self, records: Sequence[Record]) -> None:
         """Raises RecordingError, whatever the recorder raises."""
@@ -265,24 +255,24 @@ class BackgroundRecorder:
         """After a group with a bad row in it: one job must not take others with it, nor one row its job."""
         try:
             if job.keep:
-                self._spool.write_all(job.records(), self._write)
+                self._spool.write_all(job.records, self._write)
             else:
-                self._write(job.records())
+                self._write(job.records)
         except RecordingError as error:
             self._keep(job, error)
         else:
-            job.done.set_result(None)
+            job.end()
 
     def _keep(self, job: _Job, reason: RecordingError) -> None:
         if not job.keep:
-            job.fail(reason)
+            job.end(reason)
             return
         try:
-            self._into_spool(job.records(), str(reason))
+            self._into_spool(job.records, str(reason))
         except RecordingError as error:
-            job.fail(error)
+            job.end(error)
         else:
-            job.done.set_result(None)
+            job.end()
 
     def _into_spool(self, records: Sequence[Record], reason: str) -> None:
         try:

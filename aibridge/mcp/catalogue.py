@@ -5,8 +5,10 @@ one tool is malformed. So a raw listing first goes through `admit`, before the S
 what is left.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +24,11 @@ from aibridge.protocols.tools import Tool
 from aibridge.settings import McpServer
 
 WIRE_PREFIX = "bmcp"
+
+LONGEST_PAGE = 2000  # tools of one page that are looked at; `server.py` takes fewer and says so
+LONGEST_NAME = 256  # characters
+LARGEST_TOOL = 128 * 1024  # bytes of what is used of one, as JSON: a context window is not much larger
+LONGEST_REASON = 200  # characters
 
 # What of a listed tool is used. The rest (titles, icons, output schemas ...) need not be right then.
 _USED = ("name", "description", "inputSchema")
@@ -50,7 +57,7 @@ class Catalogue:
 
     def admit(self, page: Iterable[Any]) -> list[dict[str, Any]]:
         """The tools of a raw page that are wanted and sound, with what is used of them only."""
-        return [used for tool in page if (used := self._admitted(tool)) is not None]
+        return [used for tool in islice(page, LONGEST_PAGE) if (used := self._admitted(tool)) is not None]
 
     def tools(self, listed: Iterable[mcp_types.Tool]) -> tuple[Tool, ...]:
         """Ours, by name, of the pages since the last time. Of two with one wire name the first is kept."""
@@ -71,13 +78,16 @@ class Catalogue:
     def _admitted(self, tool: Any) -> dict[str, Any] | None:
         if not isinstance(tool, dict) or not isinstance(tool.get("name"), str) or not self._wanted(tool["name"]):
             return None
-        name, schema = tool["name"], tool.get("inputSchema")
+        used = {key: tool[key] for key in _USED if key in tool}
+        name, schema = tool["name"][:LONGEST_NAME], tool.get("inputSchema")
+        if len(tool["name"]) > LONGEST_NAME or len(json.dumps(used)) > LARGEST_TOOL:
+            self._listed[name] = (object(), f"it is larger than {LARGEST_TOOL} bytes, or its name too long")
+            return None
         known = self._verdicts.get(name)
-        reason = known[1] if known is not None and known[0] == schema else what_is_wrong(schema)
+        reason = known[1] if known is not None and known[0] == schema else what_is_wrong(schema)[:LONGEST_REASON]
         self._listed[name] = (schema, reason)
         if reason:
             return None
-        used = {key: tool[key] for key in _USED if key in tool}
         if not isinstance(used.get("description"), str):
             used.pop("description", None)
         return used | {"inputSchema": {"type": "object", **tool["inputSchema"]}}

@@ -74,12 +74,15 @@ class McpToolbox:
     def _merge(self) -> None:
         """On the loop's thread, whenever a server's tools change: `tools` then has nothing to do."""
         tools: dict[str, Tool] = {}
+        collisions: set[tuple[str, str]] = set()
         for tool in chain.from_iterable(server.tools for server in self._servers):
             if tool.wire_name not in tools:
                 tools[tool.wire_name] = tool
-            elif (tool.wire_name, tool.name) not in self._collisions:
-                self._collisions.add((tool.wire_name, tool.name))
+                continue
+            collisions.add((tool.wire_name, tool.name))
+            if (tool.wire_name, tool.name) not in self._collisions:
                 _log.warning("MCP tool left out: its name is taken", tool=tool.name, wire_name=tool.wire_name)
+        self._collisions = collisions
         self._tools = tuple(tools[name] for name in sorted(tools))
 
 

@@ -1,9 +1,10 @@
 """The machine of a pure relay: nothing to hide or add, so every chunk goes on as the object that came.
 
-The hot path only keeps the chunks. They are read when the answer is over, on a recorder's thread, or
+The hot path only keeps the chunks. They are read when the answer is over, when all but its end has been sent, or
 earlier when so much has gathered that keeping it would cost too much memory.
 """
 
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -12,10 +13,18 @@ from aibridge.protocols.interceptor import Intercept, Interceptor, Observation, 
 from aibridge.protocols.sse import Decoder, Event
 
 KEPT_LIMIT = 1024 * 1024
+READ_LIMIT = 64 * 1024 * 1024  # bytes of a stream's events that its account gets, and the last ones anyway
+LAST_EVENTS = 4  # where the usage and the end are
 
 
 class Account(Protocol):
-    """What a protocol makes of a successful answer, fed as events or as one body."""
+    """What a protocol makes of a successful answer, fed as events or as one body.
+
+    `skim(written)` takes what it needs of events of the most common kind, pieces of the answer's text, and returns
+    the rest: their bytes tell that they matter for nothing else. The first event of a stream is never skimmed.
+    """
+
+    def skim(self, written: bytes) -> bytes: ...
 
     def event(self, event: Event) -> None: ...
 
@@ -45,6 +54,8 @@ class Relay:
         self._decoder = Decoder() if event_stream and status < 400 else None
         self._kept: list[bytes] = []
         self._size = 0
+        self._read_size = 0
+        self._last: deque[Event] = deque(maxlen=LAST_EVENTS)  # of those beyond the limit
 
     def feed(self, chunk: bytes) -> bytes:
         self._kept.append(chunk)
@@ -66,15 +77,23 @@ class Relay:
             self._account.body(b"".join(self._kept))
             return self._account.answer()
         self._read(self._decoder)
+        for event in self._last:
+            self._account.event(event)
         answer = self._account.answer()
         if self._decoder.oversized:
             answer.notes = (*answer.notes, f"{self._decoder.oversized} events were too large to be understood")
+        if self._last:
+            answer.notes = (*answer.notes, "only the beginning and the end of the answer were understood")
         return answer
 
     def _read(self, decoder: Decoder) -> None:
         kept, self._kept, self._size = b"".join(self._kept), [], 0
-        for event in decoder.feed(kept):
-            self._account.event(event)
+        for event in decoder.feed(self._account.skim(kept)):
+            self._read_size += len(event.data)
+            if self._read_size > READ_LIMIT:
+                self._last.append(event)
+            else:
+                self._account.event(event)
 
 
 def relay(account: Callable[[Payload], Account], *, overloaded_status: int) -> Intercept:

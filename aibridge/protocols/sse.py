@@ -75,7 +75,7 @@ class Decoder:
             return self._dispatch()
         field, _, value = line.partition(b":")
         if field == b"data":
-            self._size += len(value)
+            self._size += len(value) + 1  # its line end counts, or empty lines without end would cost nothing
             if self._size > self._limit:
                 self._skipping = True
                 self._data.clear()
@@ -142,6 +142,12 @@ def encode(name: str, data: bytes) -> bytes:
     """One event on the wire; without a name there is no `event` line."""
     lines = data.replace(b"\n", b"\ndata: ")
     return b"event: %b\ndata: %b\n\n" % (name.encode(), lines) if name else b"data: %b\n\n" % lines
+
+
+def text_length(found: re.Match[bytes]) -> int:
+    """How many characters the first group holds, of a JSON text without escapes."""
+    text = found[1]
+    return len(text) if text.isascii() else len(text.decode("utf-8", "replace"))
 
 
 def has_event(start: bytes) -> bool:

@@ -9,6 +9,7 @@ import base64
 import binascii
 import struct
 from collections.abc import Iterator
+from socket import socket
 from typing import Any
 
 import orjson
@@ -32,7 +33,7 @@ ERROR_TYPES = {
 _LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")  # between JSON's tokens only: inside strings they are escaped
 
 
-class EventStream:
+class EventStream(UpstreamBody):
     """A body in Amazon's framing, read as server-sent events, as they arrive. What brings no whole event yields
     IDLE. Raises UpstreamError for what is no such stream, or ends inside a frame."""
 
@@ -61,6 +62,10 @@ class EventStream:
 
     def close(self) -> None:
         self._body.close()
+
+    @property
+    def source(self) -> socket | None:
+        return self._body.source
 
 
 def _event(headers: dict[str, Any], payload: bytes) -> bytes:

@@ -5,11 +5,12 @@ It happens below the SDKs, so that the bodies of error answers, which they read 
 
 import zlib
 from collections.abc import Iterator
+from socket import socket
 
 import httpx2
 
 from aibridge.errors import UpstreamError
-from aibridge.upstream.call import IDLE
+from aibridge.upstream.call import IDLE, UpstreamBody
 
 _DECODABLE = {b"gzip", b"x-gzip", b"deflate"}
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
@@ -17,10 +18,14 @@ _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 RawHeaders = list[tuple[bytes, bytes]]
 
 
-class _Inflated(httpx2.SyncByteStream):
+class ProviderBody(httpx2.SyncByteStream, UpstreamBody):
+    """A body that httpx2 takes for one of its own, too."""
+
+
+class _Inflated(ProviderBody):
     """A body, inflated as it arrives. Raises UpstreamError when it is not what its header says."""
 
-    def __init__(self, body: httpx2.SyncByteStream) -> None:
+    def __init__(self, body: ProviderBody) -> None:
         self._body = body
 
     def __iter__(self) -> Iterator[bytes]:
@@ -38,6 +43,10 @@ class _Inflated(httpx2.SyncByteStream):
     def close(self) -> None:
         self._body.close()
 
+    @property
+    def source(self) -> socket | None:
+        return self._body.source
+
 
 def _inflate(chunk: bytes, inflate: "zlib._Decompress") -> tuple[bytes, "zlib._Decompress"]:
     """What a chunk holds, and the machine for the next: a gzip body may have several members (RFC 1952)."""
@@ -50,7 +59,7 @@ def _inflate(chunk: bytes, inflate: "zlib._Decompress") -> tuple[bytes, "zlib._D
     return plain, inflate
 
 
-def decoded(headers: RawHeaders, body: httpx2.SyncByteStream) -> tuple[RawHeaders, httpx2.SyncByteStream]:
+def decoded(headers: RawHeaders, body: ProviderBody) -> tuple[RawHeaders, ProviderBody]:
     """The answer without gzip or deflate; other encodings are left, with their header."""
     encoding = b",".join(value for name, value in headers if name == b"content-encoding")
     if encoding.strip().lower() not in _DECODABLE:

@@ -11,6 +11,7 @@ from urllib3.exceptions import HTTPError
 from aibridge.errors import UpstreamError, UpstreamTimeout
 from aibridge.interception.gateway import ForwardedRequest, ForwardedResponse
 from aibridge.interception.headers import end_to_end
+from aibridge.upstream.call import UpstreamBody
 
 _CHUNK = 65536
 
@@ -29,7 +30,7 @@ class _Upload:
         return bytes(self._source.read(size))
 
 
-class _Download:
+class _Download(UpstreamBody):
     """The answer's bytes as they arrive, still in the provider's content encoding."""
 
     def __init__(self, response: requests.Response) -> None:

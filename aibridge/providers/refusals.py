@@ -2,18 +2,17 @@
 
 from collections.abc import Callable, Iterator
 
-import httpx2
-
 from aibridge.errors import ClientGone, UpstreamError
+from aibridge.providers.decoding import ProviderBody
 
 LARGEST_REFUSAL = 4 * 1024 * 1024  # bytes, unpacked
 
 
-class Refusal(httpx2.SyncByteStream):
+class Refusal(ProviderBody):
     """Raises ClientGone as soon as nobody waits for it any more, UpstreamError when it is too large to be held,
     and what reading `body` raises."""
 
-    def __init__(self, body: httpx2.SyncByteStream, abandoned: Callable[[], bool]) -> None:
+    def __init__(self, body: ProviderBody, abandoned: Callable[[], bool]) -> None:
         self._body = body
         self._abandoned = abandoned
 

@@ -6,7 +6,7 @@ are pinned and `tests/providers/` fails loudly if an upgrade changes it.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from aibridge.interception.credentials import CredentialRules
 from aibridge.interception.gateway import Provider
 from aibridge.interception.metering import Meter
 from aibridge.providers.passthrough import Passthrough
-from aibridge.providers.transport import ABANDONED, TARGET
+from aibridge.providers.transport import ABANDONED, BODY, TARGET
 from aibridge.upstream.call import Headers, Upstream, UpstreamRequest, UpstreamResponse, WholeBody
 
 # Under this name our request travels through the SDK's `headers` option to `_build_request`.
@@ -108,23 +108,9 @@ def sdk_upstream(client: Any, sdk: Sdk) -> Upstream:
     return call
 
 
-class _Arriving:
-    """The SDK's response, read at the level where silent moments are still visible."""
-
-    def __init__(self, response: httpx2.Response) -> None:
-        self._response = response
-
-    def __iter__(self) -> Iterator[bytes]:
-        stream = self._response.stream
-        assert isinstance(stream, httpx2.SyncByteStream)
-        return iter(stream)
-
-    def close(self) -> None:
-        self._response.close()
-
-
 def _answer(response: httpx2.Response) -> UpstreamResponse:
-    return UpstreamResponse(response.status_code, _pairs(response.headers), _Arriving(response))
+    """The answer, its body as the transport reads it, where silent moments are still visible."""
+    return UpstreamResponse(response.status_code, _pairs(response.headers), response.extensions[BODY])
 
 
 def _failure(response: httpx2.Response) -> UpstreamResponse:

@@ -26,7 +26,7 @@ import httptools
 import httpx2
 
 from aibridge.errors import ClientGone, Unreachable, UpstreamError, UpstreamTimeout
-from aibridge.providers.decoding import decoded
+from aibridge.providers.decoding import ProviderBody, decoded
 from aibridge.providers.refusals import Refusal
 from aibridge.sockets import readable
 from aibridge.upstream.call import IDLE
@@ -43,9 +43,29 @@ STALE_SECONDS = 1.0  # how soon after a request the end of a reused connection s
 ABANDONED = "aibridge.abandoned"
 TARGET = "target"
 
+# Extension of a response: its body as it comes here, for httpx2 shows its own wrapping only.
+BODY = "aibridge.body"
+
+# How a socket says that there is nothing to read: within its time limit, or at once if it does not block.
+_NOTHING_YET = (TimeoutError, BlockingIOError, ssl.SSLWantReadError)
+
 Origin = tuple[str, str, int]
 
-HttpClient = httpx2.Client
+
+class HttpClient(httpx2.Client):
+    """The SDKs' HTTP client. What they send is complete, so it goes to the transport as it is: no cookies, no
+    redirects, no authentication, none of which would change anything but the time it takes."""
+
+    def send(self, request: httpx2.Request, *, stream: bool = False, **_: object) -> httpx2.Response:
+        response = self._transport.handle_request(request)
+        response.request = request
+        try:
+            if not stream:
+                response.read()
+        except BaseException:
+            response.close()
+            raise
+        return response
 
 
 class _Message:
@@ -61,6 +81,11 @@ class _Message:
         self.until_close = False
         self._parser = httptools.HttpResponseParser(self)
 
+    @property
+    def ended(self) -> bool:
+        """Whether it is complete, and all of it has been taken."""
+        return self.complete and not self.pieces
+
     def feed(self, data: bytes) -> None:
         """Raises UpstreamError when this is no HTTP."""
         try:
@@ -70,7 +95,7 @@ class _Message:
                 raise UpstreamError("the provider's answer is not valid HTTP") from error
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.complete:
+        if not self.has_head:  # what comes later are trailers
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -109,7 +134,7 @@ class _Connection:
         """The next bytes, b"" at the end, None if a moment passed without any."""
         try:
             data = self.sock.recv(RECEIVE_SIZE)
-        except TimeoutError:
+        except _NOTHING_YET:
             return None
         self.answered = self.answered or bool(data)
         return data
@@ -137,7 +162,7 @@ class _Connection:
         self.sock.close()
 
 
-class Body(httpx2.SyncByteStream):
+class Body(ProviderBody):
     """A response body. Raises UpstreamError when it is cut, UpstreamTimeout after `silence` seconds."""
 
     def __init__(
@@ -172,11 +197,21 @@ class Body(httpx2.SyncByteStream):
             elif data:
                 heard = time.monotonic()
                 message.feed(data)
+                if message.ended:
+                    yield IDLE  # the end comes in a step of its own
             elif message.until_close:
                 message.complete = True
+                yield IDLE
             else:
                 self.close()
                 raise UpstreamError("the provider closed the connection in the middle of its answer")
+
+    @property
+    def source(self) -> socket.socket | None:
+        """As in `upstream.call.UpstreamBody`."""
+        message = self._message
+        here = message.complete or message.pieces or self._released.locked()
+        return None if here else self._connection.sock
 
     def close(self) -> None:
         if self._released.acquire(blocking=False):
@@ -227,7 +262,7 @@ class Transport(httpx2.BaseTransport):
         headers, plain = decoded(message.headers, body)
         if message.status >= 400:
             plain = Refusal(plain, abandoned)
-        return httpx2.Response(message.status, headers=headers, stream=plain)
+        return httpx2.Response(message.status, headers=headers, stream=plain, extensions={BODY: plain})
 
     def close(self) -> None:
         for idle in self._idle.values():
@@ -394,7 +429,6 @@ def _never() -> bool:
     return False
 
 
-def http_client(moment: float) -> httpx2.Client:
-    """The one client of the process, for every SDK. What is sent is complete, so nothing of the environment
-    (.netrc, default headers) is added to it."""
-    return httpx2.Client(transport=Transport(moment), trust_env=False, follow_redirects=False)
+def http_client(moment: float) -> HttpClient:
+    """The one client of the process, for every SDK. Nothing of the environment is added to what they send."""
+    return HttpClient(transport=Transport(moment), trust_env=False, follow_redirects=False)

@@ -11,6 +11,7 @@ Its own ways cost threads, or the one loop that accepts connections and starts r
 """
 
 import errno
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -26,6 +27,9 @@ UPLOAD_MOMENT = 0.1  # seconds in which the rest of a refused upload may come, t
 LINGER = 2.0  # seconds that a client gets to close after us
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PAUSE = 0.5  # seconds without accepting when one of these is in short supply
+# Milliseconds that a thread stays with a connection after a response. Proxies send the next request at once, and
+# the way back through the main loop costs as much as a request.
+NEXT_REQUEST = 5
 
 
 class Lingering:
@@ -82,6 +86,7 @@ class Connections:
     nr_conns: int
     pending_conns: Any
     poller: BaseSelector
+    tpool: Any
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -119,11 +124,29 @@ class Connections:
         readable: Any = self.on_pending_socket_readable  # type: ignore[attr-defined]  # gunicorn's
         self.poller.register(conn.sock, EVENT_READ, partial(readable, conn))
 
-    def handle(self, conn: Any) -> Any:
+    def handle(self, conn: Any) -> object:
+        """A request on a connection, and the next ones if they follow at once."""
+        result = self._handled(conn)
+        while result is True and self._more_follows(conn):
+            result = self._handled(conn)
+        return result
+
+    def _more_follows(self, conn: Any) -> bool:
+        draining = self.draining  # type: ignore[attr-defined]  # of the class that this is mixed into
+        if not self.alive or draining or not self.tpool._work_queue.empty():
+            return False
+        if conn.parser.unreader.buf.tell():
+            return True
+        poll = select.poll()
+        poll.register(conn.sock, select.POLLIN)
+        return bool(poll.poll(NEXT_REQUEST))
+
+    def _handled(self, conn: Any) -> object:
         self._heads[conn] = time.monotonic() + HEAD_TIMEOUT
         self._held.add(conn)
         try:
-            return super().handle(conn)  # type: ignore[misc]  # gunicorn's
+            handled: object = super().handle(conn)  # type: ignore[misc]  # gunicorn's
+            return handled
         finally:
             self._held.discard(conn)
             self._heads.pop(conn, None)
@@ -152,8 +175,10 @@ class Connections:
         for conn in list(self._held):
             _hang_up(conn, socket.SHUT_RDWR)
 
-    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
-        return keepalive and bool(conn.parser.finish_body(deadline=time.monotonic() + UPLOAD_MOMENT))
+    def _keepalive_after(self, conn: Any, keepalive: object) -> object:
+        if keepalive is not True:  # it may be unknown yet
+            return keepalive
+        return bool(conn.parser.finish_body(deadline=time.monotonic() + UPLOAD_MOMENT))
 
     def _close(self, conn: Any, graceful: bool = False) -> None:
         """Instead of the connection's own `close`. gunicorn has counted it off before this."""

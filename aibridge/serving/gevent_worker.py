@@ -7,10 +7,14 @@ from typing import Any
 
 import gevent
 from gevent.server import StreamServer
+from gunicorn.http import wsgi
 from gunicorn.http.errors import NoMoreData
 from gunicorn.workers import ggevent
 
 from aibridge.serving.draining import LINGER, Draining
+from aibridge.serving.response import Response
+
+wsgi.Response = Response  # the base class takes it from there
 
 
 class GeventWorker(Draining, ggevent.GeventWorker):  # type: ignore[misc]  # gunicorn has no types

@@ -14,6 +14,7 @@ from typing import Any
 from aibridge.app import gateway_of
 from aibridge.hosting import disk_warning
 from aibridge.serving.draining import LAST_WORDS, MARGIN
+from aibridge.serving.reloading import reload_without_waiting
 from aibridge.serving.stopping import announce_stops
 from aibridge.settings import Settings, SettingsError
 from aibridge.storage.database import Database
@@ -64,6 +65,7 @@ def on_starting(server: Any) -> None:
     configure_logging()
     _allow_files()
     announce_stops(server)
+    reload_without_waiting(server)
     for name in _settings.without_effect():
         server.log.warning("the setting %s has no effect in this version", name)
     warning = disk_warning(_settings.database.url, os.environ)

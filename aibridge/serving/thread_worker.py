@@ -1,4 +1,4 @@
-"""gunicorn's gthread worker, draining."""
+"""gunicorn's gthread worker, draining, with streams that need no thread, and not held by idle connections."""
 
 import time
 from typing import Any
@@ -7,9 +7,10 @@ from gunicorn.workers import gthread
 
 from aibridge.serving.connections import Connections
 from aibridge.serving.draining import LINGER, Draining
+from aibridge.serving.parking import Parking
 
 
-class ThreadWorker(Connections, Draining, gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+class ThreadWorker(Connections, Draining, Parking, gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """The methods of the base class that are used or changed here are not public: gunicorn is pinned."""
 
     def running(self) -> int:

@@ -1,12 +1,14 @@
-"""Retention: interceptions that started before a cutoff go, with everything recorded about them."""
+"""Retention: interceptions that started before a cutoff go, with everything recorded about them; hidden turns that
+nobody may ask for any more go, too, as they do when others are written."""
 
 from collections.abc import Callable
 from datetime import datetime
 
 from sqlalchemy import delete, select
 
+from aibridge.records import now
 from aibridge.storage.database import Database
-from aibridge.storage.tables import children, interceptions
+from aibridge.storage.tables import children, hidden_turns, interceptions
 
 # Interceptions per transaction: small enough that writers wait for milliseconds only.
 CHUNK = 500
@@ -23,6 +25,8 @@ def purge(
     `progress` is told the number so far after each chunk. What is deleted stays deleted if a later chunk
     fails with StorageError.
     """
+    with database.writing() as connection:
+        connection.execute(delete(hidden_turns).where(hidden_turns.c.expires_at < now()))
     total = 0
     while deleted := _purge_chunk(database, before, chunk):
         total += deleted

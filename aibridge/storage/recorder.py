@@ -21,7 +21,6 @@ from typing import Any
 from sqlalchemy import (
     Column,
     Connection,
-    Insert,
     ScalarSelect,
     Select,
     Table,
@@ -50,6 +49,7 @@ from aibridge.records import (
 )
 from aibridge.storage.column_types import json_text
 from aibridge.storage.database import Database, StorageError, StorageRefusal, insert_into
+from aibridge.storage.prepared import Prepared
 from aibridge.storage.tables import (
     interceptions,
     model_thoughts,
@@ -71,6 +71,15 @@ TABLES: dict[type[Record], Table] = {
 FIELDS: dict[type[Record], tuple[str, ...]] = {
     kind: tuple(field.name for field in fields(kind)) for kind in (InterceptionStarted, *TABLES)
 }
+# What the store adds to an InterceptionStarted.
+STARTED_COLUMNS = (
+    *FIELDS[InterceptionStarted],
+    "status",
+    "thread_parent_id",
+    "thread_root_id",
+    "session_id",
+    "worker_id",
+)
 ENDED_FIELDS = tuple(
     field.name
     for field in fields(InterceptionEnded)
@@ -102,8 +111,10 @@ class SqlRecorder:
     def __init__(self, database: Database, workers: Workers | None = None) -> None:
         self._database = database
         self._workers = workers or Workers(database)
-        self._insert_started = _insert_new(interceptions, database.backend)
-        self._inserts = {kind: _insert_new(table, database.backend) for kind, table in TABLES.items()}
+        self._insert_started = _insert_new(interceptions, database.backend, STARTED_COLUMNS)
+        self._inserts = {
+            kind: _insert_new(table, database.backend, FIELDS[kind]) for kind, table in TABLES.items()
+        }
         self._select_calls = _newest_calls(database.backend)
 
     def record(self, records: Sequence[Record]) -> None:
@@ -126,11 +137,11 @@ class SqlRecorder:
         started = self._started_rows(connection, records)
         if started:
             worker_id = self._workers.own_id
-            connection.execute(self._insert_started, [{**row, "worker_id": worker_id} for row in started])
+            self._insert_started.execute(connection, [{**row, "worker_id": worker_id} for row in started])
         for kind, insert in self._inserts.items():
             rows = [_row(record) for record in records if type(record) is kind]
             if rows:
-                connection.execute(insert, rows)
+                insert.execute(connection, rows)
         ended = _first_ends(records)
         if ended:
             _end(connection, ended)
@@ -190,9 +201,9 @@ def _row(record: Record) -> Row:
     return {name: getattr(record, name) for name in FIELDS[type(record)]}
 
 
-def _insert_new(table: Table, backend: str) -> Insert:
+def _insert_new(table: Table, backend: str, columns: Sequence[str]) -> Prepared:
     """An insert that passes over rows whose id exists: a replayed record changes nothing."""
-    return insert_into(table, backend).on_conflict_do_nothing(index_elements=["id"])
+    return Prepared(insert_into(table, backend).on_conflict_do_nothing(index_elements=["id"]), columns)
 
 
 def _newest_calls(backend: str) -> Select[Any]:
@@ -243,7 +254,7 @@ def _stored_threads(connection: Connection, interception_ids: set[str]) -> dict[
 
 _STILL_OPEN = or_(interceptions.c.ended_at.is_(None), interceptions.c.status == "interrupted")
 
-_UPDATE_ENDED = (
+_UPDATE_ENDED = Prepared(
     update(interceptions)
     .where(interceptions.c.id == bindparam("ended_id"), _STILL_OPEN)
     .values(
@@ -277,7 +288,7 @@ def _first_ends(records: Sequence[Record]) -> list[InterceptionEnded]:
 
 def _end(connection: Connection, ended: Sequence[InterceptionEnded]) -> None:
     _note(connection, {record.interception_id: record.notes for record in ended if record.notes})
-    connection.execute(_UPDATE_ENDED, [_ended_row(record) for record in ended])
+    _UPDATE_ENDED.execute(connection, [_ended_row(record) for record in ended])
 
 
 def _ended_row(record: InterceptionEnded) -> Row:

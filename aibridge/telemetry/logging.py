@@ -1,4 +1,4 @@
-"""Structured logs: one line when an interception starts, one when it ends. Never a secret, never a prompt."""
+"""Structured logs: one line for each interception, when it has ended. Never a secret, never a prompt."""
 
 import logging
 import sys
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import orjson
 import structlog
 
-from aibridge.records import InterceptionEnded, InterceptionStarted, Record, TokenUsage, ToolUsage
+from aibridge.records import InterceptionEnded, Record, TokenUsage, ToolUsage
 
 _log = structlog.get_logger("aibridge.interception")
 
@@ -20,54 +20,39 @@ def configure_logging() -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    factory: structlog.WriteLoggerFactory | structlog.BytesLoggerFactory
     if sys.stderr.isatty():
         processors.append(structlog.dev.ConsoleRenderer())
+        factory = structlog.WriteLoggerFactory(sys.stderr)
     else:
         processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_dumped)]
+        factory = structlog.BytesLoggerFactory(sys.stderr.buffer)
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=factory,
         cache_logger_on_first_use=True,
     )
     # The SDKs' HTTP client logs every request at INFO.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
-def _dumped(event: object, **_: object) -> str:
-    return orjson.dumps(event, default=repr).decode()
+def _dumped(event: object, **_: object) -> bytes:
+    return orjson.dumps(event, default=repr)
 
 
 def log_records(records: Sequence[Record]) -> None:
-    """An observer of the recorder: the lines of every interception that starts or ends in these records."""
+    """An observer of the recorder: the line of every interception that ends in these records."""
     tokens: dict[str, list[TokenUsage]] = defaultdict(list)
     tools: dict[str, int] = defaultdict(int)
     for record in records:
         match record:
-            case InterceptionStarted():
-                _log_start(record)
             case TokenUsage():
                 tokens[record.interception_id].append(record)
             case ToolUsage():
                 tools[record.interception_id] += 1
             case InterceptionEnded():
                 _log_end(record, tokens[record.interception_id], tools[record.interception_id])
-
-
-def _log_start(started: InterceptionStarted) -> None:
-    _log.info(
-        "interception started",
-        interception_id=started.id,
-        actor=started.initiator_id,
-        provider=started.provider_name,
-        route=started.route,
-        model=started.model,
-        streaming=started.streaming,
-        client=started.client,
-        session=started.client_session_id,
-        credential_kind=started.credential_kind,
-        credential_hint=started.credential_hint,
-    )
 
 
 def _log_end(ended: InterceptionEnded, tokens: list[TokenUsage], tools: int) -> None:

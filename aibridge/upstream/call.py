@@ -5,6 +5,7 @@ An `Upstream` is a function; policies (key pool, retry, breaker, translation) ar
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from socket import socket
 from typing import Protocol
 
 from aibridge.errors import UpstreamError
@@ -55,8 +56,15 @@ class UpstreamBody(Protocol):
     def close(self) -> None:
         """Release the connection; closes it if the answer has not been read to its end. Idempotent."""
 
+    @property
+    def source(self) -> socket | None:
+        """The socket that the next bytes come from, if there is one and they are not here yet. As long as there
+        is, the next step of the iteration only reads from it, and yields IDLE instead of waiting if the socket
+        does not block; the iteration does not end in the step that reads the last."""
+        return None
 
-class WholeBody:
+
+class WholeBody(UpstreamBody):
     """A body that is here already."""
 
     def __init__(self, content: bytes) -> None:

@@ -37,7 +37,7 @@ from aibridge.web.client_watch import client_watch
 from aibridge.web.errors import INTERCEPTION_ID, as_sent, error_response, too_large
 from aibridge.web.limits import admit, claim
 from aibridge.web.received import inflated, read, received_headers
-from aibridge.web.stream import AnswerStream, opening
+from aibridge.web.stream import SOURCE, AnswerStream, opening
 
 LARGEST_BODY = 128 * MIB  # of an answer that has to be held until it is whole
 LONGEST_NAME = 256  # of what clients call a model or themselves
@@ -273,6 +273,7 @@ class _Visit:
         first = opening(chunks, self._gone, patience, lambda: self._protocol.ping if rounds.must_speak else b"")
         exchange.first_byte()
         stream = AnswerStream(exchange, first, chunks, self._protocol, gone=self._gone, ping_interval=patience)
+        self._request.environ[SOURCE] = lambda: rounds.response.body.source
         kept = [pair for pair in returned_headers(rounds.response.headers) if pair[0] != "content-type"]
         headers = [*SSE_HEADERS, *kept, (INTERCEPTION_ID, exchange.id)]
         return Response(stream, rounds.response.status, headers, direct_passthrough=True)

@@ -29,6 +29,11 @@ def claim(environ: Environ, actor: Actor) -> None:
     environ[_PLACE].claim(actor.id)
 
 
+def needs_no_thread(environ: Environ) -> None:
+    """The request's answer goes on without a thread: another request may have it."""
+    environ[_PLACE].rest()
+
+
 def give_places_back(app: Flask) -> None:
     """Around the whole application, so that nothing that fails on the way keeps a place."""
     serve = app.wsgi_app

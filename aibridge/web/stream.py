@@ -1,7 +1,8 @@
 """The answer to a streamed request, as the WSGI server iterates it.
 
 Bytes go out as they come. In silence the client's presence is checked and, between two events only, a ping
-is sent when one is due. The end is held until the records are durable. An answer that did not reach its end
+is sent when one is due; otherwise a silent moment is an empty chunk, which WSGI servers pass over. The end is
+held until the records are durable. An answer that did not reach its end
 gets an error event and is cut: the connection closes without the final chunk, because several SDKs take a
 clean end for a whole answer.
 """
@@ -16,8 +17,13 @@ from aibridge.errors import ClientGone, GatewayError, InternalError, UpstreamErr
 from aibridge.interception.exchange import Exchange
 from aibridge.protocols.interceptor import WireProtocol
 from aibridge.protocols.sse import Border, has_event
+from aibridge.upstream.call import IDLE
 
 OPENING_LIMIT = 65536
+
+# In the WSGI environ: tells on which socket the answer waits now, if it waits for nothing else, so that a server
+# which watches many sockets can iterate it when there is something to read (`upstream.call.UpstreamBody.source`).
+SOURCE = "aibridge.source"
 
 _log = structlog.get_logger("aibridge.stream")
 
@@ -76,16 +82,20 @@ class AnswerStream:
 
     def __iter__(self) -> Iterator[bytes]:
         failure: GatewayError | None = None
+        gone = False
         try:
             yield from self._relayed()
         except ClientGone:
-            self.close()
-            raise StreamCut from None
+            gone = True
         except GatewayError as error:
             failure = error
         except Exception:
             _log.exception("a bug of the gateway", interception_id=self._exchange.id)
             failure = InternalError("the gateway failed")
+        yield IDLE  # what follows waits for the records, and whoever only carries bytes may give it to another
+        if gone:
+            self.close()
+            raise StreamCut
         verdict = self._exchange.settle(200, failure=failure, sent=True)
         if verdict.failure is not None:
             yield self._last_words(verdict.failure)
@@ -100,18 +110,20 @@ class AnswerStream:
 
     def _relayed(self) -> Iterator[bytes]:
         self._border.sent(self._first)
-        yield self._first
         written = self._clock()
+        yield self._first
         for chunk in self._chunks:
             if chunk:
                 self._border.sent(chunk)
-                yield chunk
                 written = self._clock()
+                yield chunk
             elif self._gone():
                 raise ClientGone
             elif self._border.reached and self._clock() - written >= self._ping_interval:
-                yield self._protocol.ping
                 written = self._clock()
+                yield self._protocol.ping
+            else:
+                yield IDLE
 
     def _last_words(self, failure: GatewayError) -> bytes:
         event = self._protocol.error_event(failure.kind, failure.message, self._exchange.id)

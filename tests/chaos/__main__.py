@@ -1,8 +1,8 @@
 """`make chaos`: at length, on every combination; the environment can change how much.
 
-CHAOS_REQUESTS, CHAOS_KILLS, CHAOS_OUTAGES, CHAOS_RESTARTS, CHAOS_SEED: numbers, for each combination.
-CHAOS_DATABASES, CHAOS_WORKERS: which ones, separated by commas. CHAOS_SECONDS: how long clients go on asking at
-most.
+CHAOS_REQUESTS, CHAOS_KILLS, CHAOS_OUTAGES, CHAOS_RESTARTS, CHAOS_MCP_DEATHS, CHAOS_SEED: numbers, for each
+combination. CHAOS_DATABASES, CHAOS_WORKERS: which ones, separated by commas. CHAOS_SECONDS: how long clients go on
+asking at most.
 """
 
 import os
@@ -21,6 +21,8 @@ def main() -> int:
         kills=_number("KILLS", 12),
         outages=_number("OUTAGES", 3),
         restarts=_number("RESTARTS", 1),
+        mcp_deaths=_number("MCP_DEATHS", 3),
+        workers=3,
         seconds=_number("SECONDS", 300),
         seed=_number("SEED", 1),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import RowMapping
 
 from aibridge.storage.database import Database
-from aibridge.storage.tables import interceptions, token_usages
+from aibridge.storage.tables import interceptions, token_usages, tool_usages
 from tests.chaos.bill import Bill, Item
 
 
@@ -19,6 +19,7 @@ class Ledger:
         with database.reading() as connection:
             self.interceptions: list[RowMapping] = list(connection.execute(interceptions.select()).mappings())
             self._usages: list[RowMapping] = list(connection.execute(token_usages.select()).mappings())
+            self.calls: list[RowMapping] = list(connection.execute(tool_usages.select()).mappings())
         database.dispose()
         self._of: dict[str, list[RowMapping]] = defaultdict(list)
         for row in self.interceptions:
@@ -50,15 +51,20 @@ class Ledger:
     def _costs(self) -> dict[str, list[Item]]:
         """By the request's name, which is its actor."""
         actors: dict[str, str] = {row["id"]: row["initiator_id"] for row in self.interceptions}
+        calls: dict[str, list[str]] = defaultdict(list)
+        for row in self.calls:
+            calls[row["provider_response_id"]].append(row["provider_tool_call_id"])
         costs: dict[str, list[Item]] = defaultdict(list)
         for row in self._usages:
             tokens = (row["input_tokens"], row["cache_read_input_tokens"], row["output_tokens"])
             actor = actors.get(row["interception_id"], row["interception_id"])
-            costs[actor].append(Item(row["provider_response_id"], tokens))
+            called = tuple(sorted(calls[row["provider_response_id"]]))
+            costs[actor].append(Item(row["provider_response_id"], tokens, called))
         return costs
 
     def _twice(self) -> dict[str, int]:
         counted = Counter(row["provider_response_id"] for row in self._usages)
+        counted.update(row["provider_tool_call_id"] for row in self.calls)
         return {key: number for key, number in counted.items() if number > 1}
 
 

@@ -1,6 +1,6 @@
-"""One run: clients ask, workers are killed, the database goes away and comes back, then the books are compared."""
+"""One run: clients ask, workers and the MCP server are killed, the database goes away and comes back, then the
+books are compared."""
 
-import json
 import os
 import queue
 import random
@@ -13,47 +13,27 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.chaos.asking import NOBODY, Question, configuration
 from tests.chaos.bill import Bill
 from tests.chaos.ledger import Ledger, spool_problems
+from tests.mcp.servers import ExampleServer
 from tests.postgresql import Server
-from tests.system.client import Exchange, eventually
-from tests.system.gateway import ROOT, Gateway, Setup
-
-TOML = f"""
-[[providers]]
-name = "anthropic"
-type = "anthropic"
-base_url = "{{url}}"
-keys = ["sk-ant-central"]
-
-[[providers]]
-name = "openai"
-type = "openai"
-base_url = "{{url}}/v1"
-keys = ["sk-central-openai"]
-
-[actions]
-dir = "{ROOT / "tests/system/actions"}"
-"""
-ROUTES = {
-    "messages": "/anthropic/v1/messages",
-    "chat_completions": "/openai/v1/chat/completions",
-    "responses": "/openai/v1/responses",
-}
-# Without this at its end a stream is half an answer.
-LAST = {"messages": b"message_stop", "chat_completions": b"[DONE]", "responses": b"response.completed"}
+from tests.system.client import eventually
+from tests.system.gateway import Gateway, Setup
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything. `restarts`: kill -9 of the whole gateway, which is then started again."""
+    """How much of everything. `restarts`: kill -9 of the whole gateway, which is then started again; `mcp_deaths`:
+    of the MCP server."""
 
     requests: int = 60
     kills: int = 3
     outages: int = 1
     restarts: int = 0
+    mcp_deaths: int = 1
     clients: int = 12
-    workers: int = 3
+    workers: int = 2
     outage_seconds: float = 1.0
     seconds: float = 600.0
     seed: int = 1
@@ -61,21 +41,23 @@ class Plan:
 
 @dataclass
 class Report:
-    """`outcomes` counts how requests ended for their clients."""
+    """`outcomes` counts how requests ended for their clients, `calls` how the tools' calls did."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
+    calls: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def __str__(self) -> str:
-        parts = [f"{name} {dict(getattr(self, name))}" for name in ("outcomes", "statuses", "events")]
+        parts = [f"{name} {dict(getattr(self, name))}" for name in ("outcomes", "statuses", "calls", "events")]
         return f"{self.seconds:.0f} s; {'; '.join(parts)}; problems {self.problems[:10] or 'none'}"
 
 
 class Clients:
-    """They ask one thing after the other, each request under a name of its own, and never again."""
+    """They ask one thing after the other, each request under a name of its own, and never again what may have been
+    heard."""
 
     def __init__(self, gateway: Gateway, plan: Plan) -> None:
         self._gateway = gateway
@@ -99,35 +81,14 @@ class Clients:
     def _run(self) -> None:
         with suppress(queue.Empty):
             while time.monotonic() < self._latest:
-                number = self._work.get_nowait()
-                outcome = self._asked(number)
-                self.outcomes[f"chaos-{number}"] = outcome
+                question = Question(self._work.get_nowait())
+                outcome = question.outcome(self._gateway)
+                if outcome == NOBODY:
+                    self._work.put(question.number)
+                else:
+                    self.outcomes[question.name] = outcome
                 if outcome != "finished":
                     time.sleep(0.3)  # as a client would that was told to wait
-
-    def _asked(self, number: int) -> str:
-        protocol = list(ROUTES)[number % 3]
-        stream, tool = bool(number // 3 % 3), number // 9 % 2
-        prompt = f"chaos-{number} {'with a tool' if tool else ''}"
-        turns = [{"role": "user", "content": prompt}]
-        asked = {"model": "m", "stream": stream, "input" if protocol == "responses" else "messages": turns}
-        asked |= {"max_tokens": 99} if protocol == "messages" else {}
-        headers = [("X-User-ID", f"chaos-{number}")]
-        try:
-            with self._gateway.post(json.dumps(asked).encode(), headers, ROUTES[protocol]) as answer:
-                return _outcome(answer.read(), protocol, stream=stream)
-        except OSError:
-            return "unreachable"
-
-
-def _outcome(answer: Exchange, protocol: str, *, stream: bool) -> str:
-    if answer.status != 200:
-        return f"refused with {answer.status}"
-    if answer.ended != "clean":
-        return "cut"
-    if stream and LAST[protocol] not in answer.body:
-        return "ended cleanly without its end" if b"error" not in answer.body else "cut"
-    return "finished"
 
 
 class Database:
@@ -156,15 +117,17 @@ class Database:
 def run(plan: Plan, worker_class: str, folder: Path, server: Server | None = None) -> Report:
     """On PostgreSQL if a `server` is given, an empty one that runs; else on SQLite."""
     began = time.monotonic()
+    mcp = ExampleServer("streamable-http")
     environment = [("WEB_CONCURRENCY", str(plan.workers)), ("AIBRIDGE_SERVER_THREADS", "32")]
     environment += [("DATABASE_URL", server.url)] if server else []
     bill, report = Bill(plan.seed), Report()
-    with Gateway(Setup(TOML, environment=tuple(environment)), worker_class, folder) as gateway:
+    setup = Setup(configuration(mcp), environment=tuple(environment))
+    with mcp, Gateway(setup, worker_class, folder) as gateway:
         gateway.provider.always(bill)
         database = Database(gateway, server)
         gateway.start()
         clients = Clients(gateway, plan)
-        for after, happens in _schedule(plan, gateway, database, report):
+        for after, happens in _schedule(plan, gateway, database, mcp, report):
             while clients.done < after and clients.running:
                 time.sleep(0.01)
             happens()
@@ -176,6 +139,7 @@ def run(plan: Plan, worker_class: str, folder: Path, server: Server | None = Non
         ledger = Ledger(database.url)
         report.outcomes = Counter(clients.outcomes.values())
         report.statuses = Counter(row["status"] for row in ledger.interceptions)
+        report.calls = Counter(_call(row["tool"], row["invocation_error"]) for row in ledger.calls)
         finished = [request for request, outcome in clients.outcomes.items() if outcome == "finished"]
         unfinished = [request for request, outcome in clients.outcomes.items() if outcome != "finished"]
         report.problems = ledger.problems(bill, finished, unfinished) + spool_problems(folder / "spool")
@@ -190,7 +154,7 @@ def run(plan: Plan, worker_class: str, folder: Path, server: Server | None = Non
 
 
 def _schedule(
-    plan: Plan, gateway: Gateway, database: Database, report: Report
+    plan: Plan, gateway: Gateway, database: Database, mcp: ExampleServer, report: Report
 ) -> list[tuple[int, Callable[[], None]]]:
     """What happens after how many requests: evenly spread, in a random order."""
     dice = random.Random(plan.seed)
@@ -212,7 +176,18 @@ def _schedule(
         gateway.start()
         report.events["restarts"] += 1
 
+    def mcp_death() -> None:
+        mcp.kill()
+        time.sleep(plan.outage_seconds)
+        mcp.start(wait=False)
+        report.events["MCP deaths"] += 1
+
     events = [kill] * plan.kills + [outage] * plan.outages + [restart] * plan.restarts
+    events += [mcp_death] * plan.mcp_deaths
     dice.shuffle(events)
     distance = plan.requests / (len(events) + 1)
     return [(round(distance * (number + 1)), event) for number, event in enumerate(events)]
+
+
+def _call(tool: str, error: str | None) -> str:
+    return f"{tool} failed" if error else tool

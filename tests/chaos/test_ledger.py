@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from aibridge.records import InterceptionStarted, TokenUsage
+from aibridge.records import InterceptionStarted, TokenUsage, ToolUsage
 from aibridge.storage.database import Database
 from aibridge.storage.recorder import SqlRecorder
 from tests.chaos.bill import Bill, Item
 from tests.chaos.ledger import Ledger, spool_problems
 from tests.fake_provider import Received
-from tests.storage.samples import ended, started, token_usage
+from tests.storage.samples import ended, started, token_usage, tool_usage
 
 
 @pytest.fixture
@@ -23,9 +23,10 @@ def url(tmp_path: Path) -> str:
 
 @pytest.fixture
 def bill() -> Bill:
-    """One request, "chaos-1", was answered once."""
+    """One request, "chaos-1", was answered once, with a call of a tool."""
     bill = Bill(seed=1)
-    body = json.dumps({"messages": [{"role": "user", "content": "chaos-1"}]}).encode()
+    turns = [{"role": "user", "content": "chaos-1 calls bact_shout calls bmcp_absent"}]
+    body = json.dumps({"messages": turns, "tools": [{"name": "bact_shout"}]}).encode()
     bill(Received("POST", "/v1/messages", (), 1, bytearray(body)))
     return bill
 
@@ -36,10 +37,22 @@ def paid(interception: InterceptionStarted, item: Item) -> TokenUsage:
     return token_usage(interception, provider_response_id=item.response_id, **tokens)
 
 
+def called(interception: InterceptionStarted, item: Item) -> ToolUsage:
+    (call,) = item.calls
+    return tool_usage(interception, provider_response_id=item.response_id, provider_tool_call_id=call)
+
+
 def test_a_ledger_that_is_the_bill(url: str, bill: Bill) -> None:
+    request, (item,) = started(initiator_id="chaos-1"), bill.of("chaos-1")
+    SqlRecorder(Database(url)).record([request, paid(request, item), called(request, item), ended(request)])
+    assert Ledger(url).problems(bill, ["chaos-1"], ["chaos-2"]) == []
+
+
+def test_a_call_that_was_lost(url: str, bill: Bill) -> None:
     request = started(initiator_id="chaos-1")
     SqlRecorder(Database(url)).record([request, paid(request, *bill.of("chaos-1")), ended(request)])
-    assert Ledger(url).problems(bill, ["chaos-1"], ["chaos-2"]) == []
+    (problem,) = Ledger(url).problems(bill, ["chaos-1"], [])
+    assert "chaos-1: billed" in problem
 
 
 def test_a_request_that_was_lost(url: str, bill: Bill) -> None:

@@ -40,6 +40,23 @@ def test_allow_and_deny_search_the_raw_name(allow: str, deny: str, names: list[s
     assert not catalogue.left_out
 
 
+@pytest.mark.parametrize(
+    "large",
+    [raw("n" * 257), raw("t", description="d" * 200_000), raw("t", {"enum": ["x" * 200_000]})],
+    ids=["name", "description", "schema"],
+)
+def test_what_is_too_large_is_left_out(large: dict[str, Any]) -> None:
+    catalogue = Catalogue(server())
+    for _ in range(2):
+        assert offered(catalogue, large, raw("small")) == ["small"]
+        (reason,) = catalogue.left_out.values()
+        assert "larger" in reason
+
+
+def test_of_an_endless_page_the_beginning_is_read() -> None:
+    assert len(offered(Catalogue(server()), *(raw(f"t{number}") for number in range(2100)))) == 2000
+
+
 def test_the_schema_is_kept_whole() -> None:
     schema = {
         "properties": {"a": {"$ref": "#/$defs/a"}},

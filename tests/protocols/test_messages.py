@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aibridge.errors import InvalidRequest
 from aibridge.protocols.interceptor import Interceptor, Observation, Payload
 from aibridge.protocols.messages import MESSAGES
-from aibridge.protocols.relay import KEPT_LIMIT, Opaque
+from aibridge.protocols.relay import KEPT_LIMIT, LAST_EVENTS, READ_LIMIT, Opaque
 from aibridge.protocols.sse import encode
 from aibridge.records import ModelThought, PromptUsage, TokenUsage, ToolUsage
 from tests.conversations import Conversation, conversations
@@ -243,6 +243,25 @@ def test_a_long_stream_is_read_on_the_way_and_not_kept() -> None:
         assert interceptor.feed(chunk) is chunk
     interceptor.feed(stream_of({"type": "message_stop"}))
     assert interceptor.observe().finished
+
+
+def test_of_an_endless_stream_the_beginning_and_the_end_are_understood() -> None:
+    interceptor = start(ask())
+    thinking = {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking"}}
+    interceptor.feed(stream_of(MESSAGE_START, thinking))
+    delta = {"type": "thinking_delta", "thinking": "z" * 1_000_000}
+    chunk = stream_of({"type": "content_block_delta", "index": 0, "delta": delta})
+    for _ in range(READ_LIMIT // len(chunk) + 9):
+        interceptor.feed(chunk)
+    interceptor.feed(stream_of({"type": "message_delta", "usage": {"output_tokens": 4711}}))
+    interceptor.feed(stream_of({"type": "message_stop"}))
+    observation = interceptor.observe()
+    assert observation.finished
+    assert "the beginning and the end" in observation.notes[0]
+    (usage,) = (record for record in observation.records if isinstance(record, TokenUsage))
+    assert usage.output_tokens == 4711
+    (thought,) = (record for record in observation.records if isinstance(record, ModelThought))
+    assert len(thought.content) < READ_LIMIT + LAST_EVENTS * 1_000_000
 
 
 def test_an_event_too_large_to_be_understood_is_relayed_and_noted() -> None:

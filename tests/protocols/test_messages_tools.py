@@ -466,6 +466,20 @@ def test_any_chunking_of_any_dialogue(data: st.DataObject) -> None:
     assert held(anthropic_message(played(name, stream=True, cut=cut).client)) == whole_message(name)
 
 
+def test_indexes_that_are_not_dense_stay_while_nothing_is_hidden() -> None:
+    """Servers that only resemble the API number as they like; after a hidden block the numbers are ours."""
+    begin, end = message_start("msg_1", {"input_tokens": 1}), message_end("tool_use", {"output_tokens": 1})
+    odd = [*text_block(1, "a"), *text_block(5, "b")]
+    ours = tool_block(6, "toolu_1", "bact_clock", "{}")
+    answer = b"".join((begin, *odd, *message_end("end_turn", {"output_tokens": 1})))
+    assert play(MESSAGES, request(), [answer], stream=True).client == answer
+    mixed = b"".join((begin, *odd, *ours, *text_block(7, "c"), *end))
+    shown = play(MESSAGES, request(), [mixed], stream=True).client
+    assert shown.startswith(b"".join((begin, *odd)))
+    assert b'"index":6' in shown
+    assert b'"index":7' not in shown
+
+
 def test_a_hidden_turn_without_what_it_needs_does_no_harm() -> None:
     broken = HiddenTurn((Round(b"[]", ()),), mixed=True)
     keys = TOOLING.keys(MESSAGES.parse(request(follow_up("mixed"))))

@@ -47,7 +47,12 @@ def test_what_is_encoded_is_decoded(events: list[str], sizes: list[int]) -> None
 
 @pytest.mark.parametrize(
     "huge",
-    [b"data: " + b"x" * 50 + b"\n\n", b"data: 12345678\n" * 5 + b"\n", b"data: x\n: " + b"c" * 50 + b"\n\n"],
+    [
+        b"data: " + b"x" * 50 + b"\n\n",
+        b"data: 12345678\n" * 5 + b"\n",
+        b"data:\n" * 21 + b"\n",
+        b"data: x\n: " + b"c" * 50 + b"\n\n",
+    ],
 )
 def test_an_oversized_event_is_skipped_to_its_blank_line_in_pieces_of_any_size(huge: bytes) -> None:
     stream = b"data: a\n\n" + huge + b"data: b\n\n"

@@ -118,6 +118,14 @@ def test_error_answers_are_answers(fake: FakeProvider, provider: Provider, statu
     assert len(fake.received) == 1
 
 
+def test_trailers_are_no_headers(fake: FakeProvider, provider: Provider) -> None:
+    trailing = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-Late: %b\r\n\r\n"
+    fake.reply(Reply(raw=True, body=(trailing % (b"x" * 9),)))
+    response = provider.upstream(REQUEST)
+    assert read(response) == b"{}"
+    assert response.header("x-late") == ""
+
+
 def test_gzip_is_undone_for_answers_and_errors(fake: FakeProvider, provider: Provider) -> None:
     fake.reply(Reply.sse(SSE).gzipped(), Reply.json({"e": 1}, 500).gzipped())
     for expected in (SSE, b'{"e": 1}'):

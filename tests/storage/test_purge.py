@@ -1,9 +1,14 @@
 """Retention takes the old, wholly, and leaves the rest alone."""
 
+from datetime import timedelta
+
 import pytest
 
-from aibridge.records import Record
+from aibridge.interception.memory import REMEMBERED_FOR
+from aibridge.protocols.rounds import HiddenTurn
+from aibridge.records import Record, now
 from aibridge.storage.database import Database
+from aibridge.storage.memory import SqlMemory
 from aibridge.storage.purge import purge
 from aibridge.storage.recorder import SqlRecorder
 from tests.storage.conftest import Stored
@@ -37,6 +42,17 @@ def test_old_interceptions_go_with_all_their_rows(
     assert {row["id"] for row in stored.rows("interceptions")} == kept
     for table in TABLES[1:]:
         assert {row["interception_id"] for row in stored.rows(table)} == kept
+
+
+def test_hidden_turns_go_when_they_have_expired(database: Database) -> None:
+    """Also where nobody writes others any more."""
+    long_ago = now() - timedelta(seconds=REMEMBERED_FOR + 1)
+    old = SqlMemory(database, lambda: long_ago)
+    old.remember("alice", ["old"], HiddenTurn(()))
+    SqlMemory(database, lambda: long_ago + timedelta(hours=1)).remember("bob", ["new"], HiddenTurn(()))
+    purge(database, before=after(0))
+    assert old.recall("alice", ["old"]) == {}
+    assert SqlMemory(database).recall("bob", ["new"])
 
 
 def test_progress_is_told(database: Database, recorder: SqlRecorder) -> None:

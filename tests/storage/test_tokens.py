@@ -7,8 +7,10 @@ from sqlalchemy import text
 
 from aibridge.errors import Unavailable
 from aibridge.interception.model import Actor
+from aibridge.storage import tokens as tokens_module
 from aibridge.storage.database import Database
 from aibridge.storage.tokens import Tokens
+from tests.fakes import FakeClock
 
 
 @pytest.fixture
@@ -41,6 +43,25 @@ def test_a_revoked_token_is_worth_nothing_at_once(tokens: Tokens) -> None:
     assert tokens.revoke(token_id)
     assert tokens.list()[0].revoked_at == revoked_at
     assert not tokens.revoke("no such id")
+
+
+def test_other_processes_hear_of_a_revocation_within_a_moment(database: Database) -> None:
+    clock = FakeClock()
+    here, there = Tokens(database), Tokens(database, clock=clock)
+    token_id, secret = here.create("alice")
+    assert there.verify(secret)
+    here.revoke(token_id)
+    clock.advance(tokens_module.BELIEVED)
+    assert there.verify(secret) is None
+
+
+def test_no_more_tokens_are_kept_in_mind_than_there_is_room_for(
+    tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens_module, "MOST_BELIEVED", 2)
+    secrets = [tokens.create(f"actor{number}")[1] for number in range(5)]
+    assert all(tokens.verify(secret) for secret in secrets)
+    assert len(tokens._believed) <= 2
 
 
 def test_the_list_shows_no_secret(tokens: Tokens, database: Database) -> None:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text as sql
 
 from aibridge.storage.database import Database
+from tests.chaos.rolling import Plan, roll
 from tests.fake_provider import Reply
 from tests.fake_provider.conversations import message_start, request_bytes, text, text_block, user
 from tests.postgresql import fresh_schema
@@ -144,22 +145,8 @@ def begun(nginx: Nginx, count: int) -> list[Exchange]:
 def test_rolling_restarts_behind_nginx_cut_nothing(
     pair: tuple[Gateway, Gateway], database: str, start_nginx: Start
 ) -> None:
-    nginx = start_nginx(*pair)
-    hold = pair[0].provider.hold()
-    for gateway in pair:
-        gateway.provider.always(Reply.sse((*OPENING, hold, *REST)))
-
-    streams = begun(nginx, 20)
-    assert all(len(gateway.provider.received) >= 5 for gateway in pair)
-    for gateway in pair:
-        before = set(gateway.worker_pids())
-        gateway.signal(signal.SIGHUP)
-        eventually(lambda: set(gateway.worker_pids()) - before)  # noqa: B023  used at once
-        streams += begun(nginx, 5)
-    hold.set()
-
-    assert [stream.read().ended for stream in streams] == ["clean"] * 30
-    assert statuses(database) == ["completed"] * 30
+    """`make rolling` does it with more of everything."""
+    assert roll(Plan(), pair, start_nginx(*pair), database) == []
 
 
 def test_one_gateway_stops_while_the_other_serves(

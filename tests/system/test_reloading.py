@@ -52,6 +52,37 @@ def test_a_reload_cuts_nothing_and_refuses_nobody(gateways: Gateways, options: S
     assert "Traceback" not in gateway.log_text()
 
 
+def test_old_workers_hold_up_nothing(gateways: Gateways) -> None:
+    """While they finish, a new worker that dies is replaced, another reload happens, and a stop is heard."""
+    gateway = gateways.own().start()
+    hold = gateway.provider.hold()
+    gateway.provider.always(Reply.sse((*OPENING, hold, *REST)))
+    (stream,) = begun(gateway, 1)
+    known = set(gateway.worker_pids())
+
+    gateway.signal(signal.SIGHUP)
+    os.kill(newcomer(gateway, known), signal.SIGKILL)
+    second = newcomer(gateway, known)
+    assert gateway.is_ready()
+    gateway.signal(signal.SIGHUP)
+    newcomer(gateway, known)
+    assert gateway.is_ready()
+    eventually(lambda: second not in gateway.worker_pids())
+    gateway.signal(signal.SIGTERM)
+    eventually(lambda: not gateway.is_ready())
+    hold.set()
+
+    assert stream.read().ended == "clean"
+    assert gateway.wait() == 0
+
+
+def newcomer(gateway: Gateway, known: set[int]) -> int:
+    """The one worker that is not known, as soon as it is there; then it is."""
+    (pid,) = eventually(lambda: set(gateway.worker_pids()) - known)
+    known.add(pid)
+    return int(pid)
+
+
 def status_of(gateway: Gateway, target: str, headers: HeaderList = ()) -> int:
     with gateway.get(target, headers) as answer:
         return answer.read().status

@@ -94,7 +94,7 @@ def test_a_whole_stream_passes_and_its_end_waits_for_the_records(tmp_path: Path)
     chunks = iter(scene.stream)
     assert [next(chunks), next(chunks)] == [START, STOP]
     assert not scene.store.of(InterceptionEnded)
-    assert list(chunks) == []
+    assert b"".join(chunks) == b""
     assert scene.end.status == "completed"
     scene.recorder.close()
 

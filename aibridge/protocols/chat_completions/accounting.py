@@ -5,6 +5,7 @@ choice, tool calls in pieces by index, the usage in a chunk of its own without c
 some servers put running totals into every chunk), `[DONE]` at the end.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +20,19 @@ from aibridge.protocols.answer import (
 )
 from aibridge.protocols.interceptor import Payload
 from aibridge.protocols.reading import mapping, parsed_object, sequence, text
-from aibridge.protocols.sse import Event
+from aibridge.protocols.sse import Event, text_length
 
 DONE = b"[DONE]"
 
 # Where servers put a model's reasoning: DeepSeek, vLLM and others; OpenRouter and newer vLLM; Copilot.
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text")
+
+# A chunk with a piece of text and nothing else that is not plain; of these, the first tells all.
+_MEMBERS = rb'"(?!error"|choices")[a-z_]+": ?(?:null|\d+|"[^"\\]*")'
+_TEXT_CHUNK = re.compile(
+    rb"(?<=\n\n)data: \{(?:" + _MEMBERS + rb', ?)*"choices": ?\[\{"index": ?\d+, ?"delta": ?'
+    rb'\{"content": ?"([^"\\]*)"\}(?:, ?"(?:logprobs|finish_reason)": ?null)*\}\](?:, ?' + _MEMBERS + rb")*\}\n\n"
+)
 
 
 @dataclass(slots=True)
@@ -57,6 +65,13 @@ class ChatAccount:
         self._growing: dict[tuple[Any, Any], _ToolCall] = {}
         self._reasoning: dict[Any, list[str]] = {}
         self._characters = 0
+
+    def skim(self, written: bytes) -> bytes:
+        return _TEXT_CHUNK.sub(self._skimmed, written)
+
+    def _skimmed(self, found: re.Match[bytes]) -> bytes:
+        self._characters += text_length(found)
+        return b""
 
     def event(self, event: Event) -> None:
         if event.data.strip() == DONE:

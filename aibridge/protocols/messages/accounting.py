@@ -5,6 +5,7 @@ blocks (`content_block_start`, `_delta`, `_stop`), `message_delta` (stop reason 
 `message_stop`. `ping` and unknown events may come anywhere; `error` ends the stream.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,7 @@ from aibridge.protocols.reading import (
     sequence,
     text,
 )
-from aibridge.protocols.sse import Event
+from aibridge.protocols.sse import Event, text_length
 
 # Usage fields with columns of their own; every other number goes into the row's metadata.
 _COLUMNS = {"input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"}
@@ -31,6 +32,13 @@ _CACHE_WRITES = {
 
 # Which field of a delta holds the piece to append to the block.
 _PIECES = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
+
+# As Anthropic writes it; others are read like any event.
+_TEXT_DELTA = re.compile(
+    rb"(?<=\n\n)event: content_block_delta\n"
+    rb'data: \{"type": ?"content_block_delta", ?"index": ?\d+, ?"delta": ?'
+    rb'\{"type": ?"text_delta", ?"text": ?"([^"\\]*)"\} *\} *\n\n'
+)
 
 
 @dataclass(slots=True)
@@ -58,6 +66,13 @@ class MessagesAccount:
         self._blocks: dict[Any, _Block] = {}
         self._output_told = False
         self._characters = 0  # of the output so far
+
+    def skim(self, written: bytes) -> bytes:
+        return _TEXT_DELTA.sub(self._skimmed, written)
+
+    def _skimmed(self, found: re.Match[bytes]) -> bytes:
+        self._characters += text_length(found)
+        return b""
 
     def event(self, event: Event) -> None:
         data = parsed_object(event.data)

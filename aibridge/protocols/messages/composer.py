@@ -3,8 +3,8 @@
 States of an answer: not begun; in a round; between rounds, with the round's end withheld; ended.
 
 - `message_start` of the first round begins the answer; later ones only bring usage.
-- A content block that calls one of our tools is withheld with everything that belongs to it. The others get the
-  next free index, so that indexes are dense over all rounds.
+- A content block that calls one of our tools is withheld with everything that belongs to it. From then on the
+  others get the next free index, so that indexes are dense over all rounds.
 - The end (`message_delta`, `message_stop`) of a round with such a call is withheld until it is known whether
   another round follows. The usage in the end that goes out is the sum over the rounds.
 - Everything else goes on as it came. As long as there is nothing to hide, bytes and indexes are the provider's.
@@ -91,6 +91,7 @@ class MessagesComposer:
         self._streamed = event_stream
         self._ended = False
         self._shown: list[_Block] = []  # of all rounds
+        self._next_place = 0
         self._usages: list[dict[str, Any]] = []  # of the rounds before this one
         self._first_id = ""
         self._begin_round()
@@ -198,11 +199,15 @@ class MessagesComposer:
         return block
 
     def _begin_block(self, index: int | None, written: bytes, start: dict[str, Any]) -> _Block:
-        block = _Block(written, start, None if self._is_ours(start) else len(self._shown))
+        block = _Block(written, start, None if self._is_ours(start) else self._place(index))
         self._blocks[index] = block
         if block.index is not None:
             self._shown.append(block)
+            self._next_place = max(self._next_place, block.index + 1)
         return block
+
+    def _place(self, index: int | None) -> int:
+        return self._next_place if index is None or self._hides or self._usages else index
 
     def _is_ours(self, block: dict[str, Any]) -> bool:
         return block.get("type") == "tool_use" and text(block.get("name")) in self._ours

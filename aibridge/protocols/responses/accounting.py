@@ -5,6 +5,7 @@ and, whole, in one of the terminal events `response.completed`, `.incomplete` an
 `response.output_item.done` as they end; they count where there is no terminal event, or where it leaves them out.
 """
 
+import re
 from typing import Any
 
 from aibridge.protocols.answer import (
@@ -18,7 +19,7 @@ from aibridge.protocols.answer import (
 )
 from aibridge.protocols.interceptor import Payload, ProviderError
 from aibridge.protocols.reading import dumped, mapping, parsed_object, sequence, text
-from aibridge.protocols.sse import Event
+from aibridge.protocols.sse import Event, text_length
 
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 
@@ -38,6 +39,16 @@ _HOSTED_CALLS = {
     "mcp_call",
 }
 
+_MEMBERS = rb'(?:, ?"(?!delta")[a-z_]+": ?(?:null|\d+|\[\]|"[^"\\]*"))*'
+_TEXT_DELTA = re.compile(
+    rb"(?<=\n\n)event: response\.output_text\.delta\n"
+    rb'data: \{"type": ?"response\.output_text\.delta"'
+    + _MEMBERS
+    + rb', ?"delta": ?"([^"\\]*)"'
+    + _MEMBERS
+    + rb"\}\n\n"
+)
+
 
 class ResponsesAccount:
     """Everything that one answer told, whole or in events. Nothing in it can make this raise."""
@@ -48,6 +59,13 @@ class ResponsesAccount:
         self._response: dict[str, Any] = {}
         self._items: list[dict[str, Any]] = []
         self._characters = 0
+
+    def skim(self, written: bytes) -> bytes:
+        return _TEXT_DELTA.sub(self._skimmed, written)
+
+    def _skimmed(self, found: re.Match[bytes]) -> bytes:
+        self._characters += text_length(found)
+        return b""
 
     def event(self, event: Event) -> None:
         data = parsed_object(event.data)

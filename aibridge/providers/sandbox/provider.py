@@ -19,7 +19,7 @@ from aibridge.providers.sandbox import chat_completions, messages, responses
 from aibridge.providers.sandbox.models import listed
 from aibridge.providers.sandbox.script import Failure, Turn, size_in_tokens
 from aibridge.providers.transport import HttpClient
-from aibridge.upstream.call import IDLE, Headers, UpstreamRequest, UpstreamResponse, WholeBody
+from aibridge.upstream.call import IDLE, Headers, UpstreamBody, UpstreamRequest, UpstreamResponse, WholeBody
 
 PACE = 0.01  # seconds between two events
 MOMENT = 0.05  # seconds between two signs of life of a stalling answer
@@ -61,7 +61,7 @@ _VOICES = {
 }
 
 
-class _Performed:
+class _Performed(UpstreamBody):
     """A turn's chunks at the model's pace: the first, then the stall, then the rest, or half of it."""
 
     def __init__(self, chunks: list[bytes], turn: Turn, sleep: Sleep) -> None:
