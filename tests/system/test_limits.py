@@ -89,13 +89,15 @@ def test_a_full_gateway_refuses_at_once_and_stays_healthy(gateways: Gateways, ac
 
 
 def test_streams_take_no_more_threads_than_leave_it_healthy(gateways: Gateways, worker_class: str) -> None:
-    """Without any limit set: as many streams are asked for as there are threads."""
+    """Without any limit set: as many streams asked for as there are threads; each holds one until it begins."""
     gateway = gateways(limits(SERVER_THREADS=8, SERVER_PING_INTERVAL=0.3))
-    gateway.provider.always(lambda _: Reply.sse((*OPENING, gateway.provider.hold())))
+    begin = gateway.provider.hold()
+    gateway.provider.always(lambda _: Reply.sse((*OPENING, gateway.provider.hold())).but(before=begin))
     with ExitStack() as stack:
         asked = [stack.enter_context(gateway.post(REQUEST)) for _ in range(8)]
-        statuses = [answer.head().status for answer in asked]
         is_healthy(gateway)
+        begin.set()
+        statuses = [answer.head().status for answer in asked]
     refused = 2 if worker_class == "gthread" else 0
     assert (statuses.count(200), statuses.count(503)) == (8 - refused, refused)
     eventually(lambda: is_served(gateway))
