@@ -7,13 +7,16 @@
 # make rolling  500 streams behind nginx while two gateways are restarted five times; none is cut
 # make soak   half an hour of steady, mixed load; memory, threads and descriptors must not grow (SOAK_MINUTES=3)
 # make fuzz   broken bytes into every machine that reads bytes; some five minutes (FUZZ_EXAMPLES=4000, of each test)
+# make bench  the gateway beside nginx, LiteLLM and Portkey, into docs/performance.md; half an hour on a quiet machine
+#             (BENCH_ROUNDS, BENCH_SYSTEMS, BENCH_SCENARIOS, BENCH_CHECKOUTS: bench/__main__.py)
+# make bench-smoke  whether the gateway became grossly slower, against nginx; 20 seconds
 # Each makes .venv first and installs the pinned packages into it; only Python 3.11+ has to be there.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test lint chaos rolling soak fuzz requirements clean
+.PHONY: run test lint chaos rolling soak fuzz bench bench-smoke requirements clean
 
 run: .venv/runtime
 	exec env $(if $(TOOLS),AIBRIDGE_CONFIG=examples/tools.toml) $(BIN)/aibridge serve
@@ -44,6 +47,18 @@ soak: .venv/development
 fuzz: .venv/development
 	$(BIN)/python -m pytest -m fuzz --hypothesis-profile fuzz --override-ini timeout=1200 --numprocesses 2
 
+bench: .venv/runtime .bench/venv/ready
+	.bench/venv/bin/python -m bench
+
+bench-smoke: .venv/runtime .bench/venv/ready
+	.bench/venv/bin/python -m bench.smoke
+
+# The driver has an environment of its own, so that ours is measured as it is shipped.
+.bench/venv/ready: bench/requirements.txt
+	test -x .bench/venv/bin/python || $(PYTHON) -m venv .bench/venv
+	.bench/venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	touch $@
+
 .venv/runtime: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aibridge needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -62,6 +77,9 @@ requirements: .venv/development
 	$(PIP) pip-tools
 	$(PIN) --output-file requirements.txt requirements.in
 	$(PIN) --output-file requirements-dev.txt requirements-dev.in
+	$(PIN) --output-file bench/requirements.txt bench/requirements.in
+	$(PIN) --output-file bench/litellm-requirements.txt bench/litellm-requirements.in
+	cd bench/portkey && npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
 
 clean:
-	rm -rf .venv build *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .bench build *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache

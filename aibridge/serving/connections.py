@@ -14,8 +14,8 @@ import errno
 import select
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from selectors import EVENT_READ, BaseSelector
 from typing import Any
@@ -143,13 +143,21 @@ class Connections:
 
     def _handled(self, conn: Any) -> object:
         self._heads[conn] = time.monotonic() + HEAD_TIMEOUT
+        try:
+            with self.held(conn):
+                handled: object = super().handle(conn)  # type: ignore[misc]  # gunicorn's
+                return handled
+        finally:
+            self._heads.pop(conn, None)
+
+    @contextmanager
+    def held(self, conn: Any) -> Iterator[None]:
+        """By this thread, which may wait for its client."""
         self._held.add(conn)
         try:
-            handled: object = super().handle(conn)  # type: ignore[misc]  # gunicorn's
-            return handled
+            yield
         finally:
             self._held.discard(conn)
-            self._heads.pop(conn, None)
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         self._heads.pop(conn, None)

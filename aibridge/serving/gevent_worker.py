@@ -12,12 +12,13 @@ from gunicorn.http.errors import NoMoreData
 from gunicorn.workers import ggevent
 
 from aibridge.serving.draining import LINGER, Draining
+from aibridge.serving.memory import Trimming
 from aibridge.serving.response import Response
 
 wsgi.Response = Response  # the base class takes it from there
 
 
-class GeventWorker(Draining, ggevent.GeventWorker):  # type: ignore[misc]  # gunicorn has no types
+class GeventWorker(Draining, Trimming, ggevent.GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's own waits for every open connection, so a client that keeps one alive holds the stop until
     graceful_timeout. This one closes what only waits for a next request."""
 

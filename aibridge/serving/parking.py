@@ -140,9 +140,10 @@ class Parking:
             if flow.gone or flow.failure:
                 self._ended(answer)
                 return False
-            answer.connection.sock.sendall(flow.unsent)
-            carried = self._carried(answer)
-            return self._keepalive_after(answer.connection, carried)  # type: ignore[attr-defined]  # gunicorn's
+            with self.held(answer.connection):  # type: ignore[attr-defined]  # Connections'
+                answer.connection.sock.sendall(flow.unsent)
+                carried = self._carried(answer)
+                return self._keepalive_after(answer.connection, carried)  # type: ignore[attr-defined]  # gunicorn's
         except OSError as error:  # the client left, or the answer was cut
             self.log.debug("Ignoring %r", error)
         except Exception:

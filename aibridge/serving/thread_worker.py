@@ -7,10 +7,11 @@ from gunicorn.workers import gthread
 
 from aibridge.serving.connections import Connections
 from aibridge.serving.draining import LINGER, Draining
+from aibridge.serving.memory import Trimming
 from aibridge.serving.parking import Parking
 
 
-class ThreadWorker(Connections, Draining, Parking, gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+class ThreadWorker(Connections, Parking, Draining, Trimming, gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn's
     """The methods of the base class that are used or changed here are not public: gunicorn is pinned."""
 
     def running(self) -> int:

@@ -1,7 +1,8 @@
 """Whether what was measured again and again grows, or only moves.
 
 Memory moves in steps that end somewhere; a leak goes on. So there is growth only if a straight line rises through
-the first half of the measurements and through the second, each by more than half of what counts as noise.
+all measurements by more than what counts as noise, and through the first half of them and the second by more than
+half of it.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,8 @@ class Series:
     def grows(self) -> bool:
         middle = len(self.times) // 2
         halves = (slice(None, middle), slice(middle, None))
-        return all(_rise(self.times[half], self.values[half]) > self.noise / 2 for half in halves)
+        steadily = all(_rise(self.times[half], self.values[half]) > self.noise / 2 for half in halves)
+        return steadily and _rise(self.times, self.values) > self.noise
 
     def __str__(self) -> str:
         """The medians of its quarters, its slope and the verdict."""

@@ -24,10 +24,11 @@ def series(value: Callable[[int], float]) -> Series:
         (lambda time: 8.0 * (time > 1300), False),
         (lambda time: 8.0 * (time % 300 < 150), False),
         (lambda time: -4.0 * time / 1800, False),
+        (lambda time: 8.0 * (time % 900) / 900 - 12.0 * (time >= 900), False),
         (lambda time: 4.0 * time / 1800, True),
         (lambda time: time // 200, True),
     ],
-    ids=["flat", "one step", "a late step", "up and down", "falls", "a leak", "a leak in steps"],
+    ids=["flat", "one step", "a late step", "up and down", "falls", "a saw", "a leak", "a leak in steps"],
 )
 def test_growth(value: Callable[[int], float], grows: bool) -> None:
     measured = series(value)

@@ -34,6 +34,21 @@ def test_when_all_places_are_taken_the_next_is_told_to_come_later() -> None:
     assert admission.taken == 2
 
 
+def test_who_needs_no_thread_any_more_leaves_it_to_another() -> None:
+    admission = Admission(threads=1)
+    place = admission.enter()
+    with pytest.raises(Unavailable):
+        admission.enter()
+    place.rest()
+    place.rest()
+    other = admission.enter()
+    with pytest.raises(Unavailable):
+        admission.enter()
+    place.leave()
+    other.leave()
+    assert admission.taken == 0
+
+
 def test_an_actor_has_so_many_places_and_others_theirs() -> None:
     admission = Admission(per_actor=1)
     first, second, third = admission.enter(), admission.enter(), admission.enter()

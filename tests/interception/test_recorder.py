@@ -56,6 +56,14 @@ def everything_like(records: list[Record]) -> list[Record]:
     return records
 
 
+def test_of_two_ends_the_first_counts() -> None:
+    """A group may fail after some of it has been written."""
+    job = recorder_module._Job([], keep=False)
+    job.end()
+    job.end(DOWN)
+    job.wait()
+
+
 def test_what_waits_is_committed_together(store: MemoryRecorder, recorder: BackgroundRecorder) -> None:
     threads = in_background(20, lambda number: recorder.begin(started(f"i{number}")))
     while recorder._jobs.qsize() < 20:

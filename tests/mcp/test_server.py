@@ -135,7 +135,7 @@ def test_a_server_that_is_busy_with_a_call_is_not_dead(scripted: ScriptedServer,
     with running(settings(url), interval=0.02, list_limit=0.05) as toolbox:
         scripted.silent = {"tools/list", "tools/call"}
         before = scripted.methods.count("tools/list")
-        with pytest.raises(ToolFailed, match=r"tool one on server s timed out after 0\.5 s"):
+        with pytest.raises(ToolFailed, match=r"tool one on server s timed out after 0\.[45]\d* s"):
             call(toolbox, "one", seconds=0.5)
         assert scripted.methods.count("tools/list") > before + 1
         assert scripted.methods.count("initialize") == 1

@@ -338,6 +338,16 @@ def test_a_round_that_broke_off_is_not_run(name: str) -> None:
         assert machine.ended
 
 
+@pytest.mark.parametrize(("name", "shown"), [("", True), ("bmcp_wea", False)])
+def test_of_a_stream_that_died_before_it_named_a_call_half_a_name_of_ours_is_not_shown(
+    name: str, shown: bool
+) -> None:
+    begun = delta(tool_calls=[{"index": 0, "id": "call_1", "type": "function", "function": {"name": name}}])
+    machine = composer()
+    assert machine.feed(begun) == b""
+    assert machine.finish() == (begun if shown else b"")
+
+
 def test_an_error_in_the_stream_goes_on_and_nothing_is_run() -> None:
     whole = said("one call")[0].stream()
     error = chunk(error={"message": "overloaded", "code": 502})

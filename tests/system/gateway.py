@@ -131,7 +131,9 @@ class Gateway:
         self.provider.close()
 
     def _variables(self, worker_class: str) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "LC_ALL", "TMPDIR")}
+        # AIBRIDGE_SERVER_RELAY=false: the whole suite can be run with other settings than the defaults.
+        known = ("PATH", "LANG", "LC_ALL", "TMPDIR", "AIBRIDGE_SERVER_RELAY")
+        kept = {name: value for name, value in os.environ.items() if name in known}
         netrc = self.folder / "netrc"
         netrc.write_text(f"machine 127.0.0.1 login stray password {LEAK}\n")
         netrc.chmod(0o600)

@@ -98,7 +98,7 @@ def test_a_client_that_reads_nothing_more_is_left_in_the_end(
         assert gateway.stop() == 0
 
     recorded = gateway.recorded_for(actor)
-    assert recorded.interception["status"] in ("cancelled", "failed")  # whoever is noticed first
+    assert recorded.interception["status"] in ("cancelled", "failed")  # whichever of the two ends it is told of
     assert [(row["input_tokens"], row["estimated"]) for row in recorded.tokens] == [(1234, 1)]
 
 

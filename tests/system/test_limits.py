@@ -12,7 +12,7 @@ import pytest
 from tests.fake_provider import Reply
 from tests.fake_provider.conversations import message_start, request_bytes, text, text_block, user
 from tests.redis_server import RedisServer
-from tests.system.client import Exchange, eventually
+from tests.system.client import PING, Exchange, eventually
 from tests.system.conftest import Gateways
 from tests.system.gateway import Gateway, Setup
 
@@ -89,18 +89,31 @@ def test_a_full_gateway_refuses_at_once_and_stays_healthy(gateways: Gateways, ac
 
 
 def test_streams_take_no_more_threads_than_leave_it_healthy(gateways: Gateways, worker_class: str) -> None:
-    """Without any limit set: as many streams asked for as there are threads; each holds one until it begins."""
-    gateway = gateways(limits(SERVER_THREADS=8, SERVER_PING_INTERVAL=0.3))
-    begin = gateway.provider.hold()
-    gateway.provider.always(lambda _: Reply.sse((*OPENING, gateway.provider.hold())).but(before=begin))
+    """Without any limit set and without the relay: as many streams are asked for as there are threads."""
+    gateway = gateways(limits(SERVER_THREADS=8, SERVER_PING_INTERVAL=0.3, SERVER_RELAY=False))
+    gateway.provider.always(lambda _: Reply.sse((*OPENING, gateway.provider.hold())))
     with ExitStack() as stack:
         asked = [stack.enter_context(gateway.post(REQUEST)) for _ in range(8)]
-        is_healthy(gateway)
-        begin.set()
         statuses = [answer.head().status for answer in asked]
+        is_healthy(gateway)
     refused = 2 if worker_class == "gthread" else 0
     assert (statuses.count(200), statuses.count(503)) == (8 - refused, refused)
     eventually(lambda: is_served(gateway))
+
+
+def test_streams_that_have_begun_hold_no_thread(gateways: Gateways) -> None:
+    gateway = gateways(limits(SERVER_THREADS=4, SERVER_PING_INTERVAL=0.3))
+    hold = gateway.provider.hold()
+    gateway.provider.always(lambda _: Reply.sse((*OPENING, hold, *ENDING)))
+    with ExitStack() as stack:
+        streams = [stack.enter_context(gateway.post(REQUEST).read_until(OPENING[-1])) for _ in range(40)]
+        is_healthy(gateway)
+        for stream in streams:
+            stream.read_until(PING)
+        hold.set()
+        assert [stream.read().ended for stream in streams] == ["clean"] * 40
+    ended = {row["status"] for row in gateway.rows("interceptions")}
+    assert ended == {"completed"}
 
 
 def test_connections_without_a_request_hold_nobody_up(gateways: Gateways) -> None:

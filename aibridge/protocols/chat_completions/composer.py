@@ -111,7 +111,7 @@ class ChatComposer:
         self._ended = True
         if not self._event_stream:
             return self._composed_body()
-        return b"".join(self._withheld) + self._rest()
+        return self._undecided() + b"".join(self._withheld) + self._rest()
 
     def keys(self) -> tuple[str, ...]:
         call_ids = [call.id for call in self._calls if not call.ours]
@@ -190,6 +190,13 @@ class ChatComposer:
     def _flushed(self) -> bytes:
         waiting, self._waiting = self._waiting, []
         return b"".join([self._shown(chunk) for chunk in waiting])
+
+    def _undecided(self) -> bytes:
+        """What waits when a stream died before it told whose a call is: half a name may be one of ours."""
+        for call in self._calls:
+            if call.ours is None:
+                call.ours = bool(call.name)
+        return self._flushed()
 
     def _shown(self, chunk: Chunk) -> bytes:
         if chunk.data.get("error") or not (chunk.data or chunk.done):
