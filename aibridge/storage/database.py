@@ -34,7 +34,6 @@ from sqlalchemy.exc import (
     DataError,
     DBAPIError,
     IntegrityError,
-    OperationalError,
     SQLAlchemyError,
     StatementError,
 )
@@ -182,12 +181,14 @@ def insert_into(table: Table, backend: str) -> sqlite.Insert | postgresql.Insert
 
 def _take_write_lock(connection: Connection) -> None:
     deadline = time.monotonic() + LOCK_TIMEOUT
+    driver = connection.connection.driver_connection  # SQLAlchemy would take longer than SQLite
+    assert isinstance(driver, sqlite3.Connection)
     while True:
         try:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            driver.execute("BEGIN IMMEDIATE")
             return
-        except OperationalError as error:
-            if "locked" not in str(error.orig) or time.monotonic() > deadline:
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
         time.sleep(LOCK_RETRY)
 
