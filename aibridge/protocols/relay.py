@@ -12,7 +12,7 @@ from aibridge.protocols.answer import Answer, failed
 from aibridge.protocols.interceptor import Intercept, Interceptor, Observation, Payload, ProviderError
 from aibridge.protocols.sse import Decoder, Event
 
-KEPT_LIMIT = 1024 * 1024
+KEPT_LIMIT = 64 * 1024  # what is read at once holds up whatever else its thread carries
 READ_LIMIT = 64 * 1024 * 1024  # bytes of a stream's events that its account gets, and the last ones anyway
 LAST_EVENTS = 4  # where the usage and the end are
 
@@ -21,7 +21,7 @@ class Account(Protocol):
     """What a protocol makes of a successful answer, fed as events or as one body.
 
     `skim(written)` takes what it needs of events of the most common kind, pieces of the answer's text, and returns
-    the rest: their bytes tell that they matter for nothing else. The first event of a stream is never skimmed.
+    the rest: their bytes tell that they matter for nothing else.
     """
 
     def skim(self, written: bytes) -> bytes: ...

@@ -109,27 +109,29 @@ class Splitter:
 
     def __init__(self, limit: int = EVENT_LIMIT) -> None:
         self._limit = limit
-        self._held = b""
+        self._held = bytearray()
         self._searched = 0  # no event ends before this index of it
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        data = self._held + chunk
-        events, start = [], 0
-        for end in _EVENT_END.finditer(data, self._searched):
-            events.append(data[start : end.end()])
-            start = end.end()
-        self._held = data[start:]
-        if len(self._held) > self._limit:
+        held, start = self._held, 0
+        events: list[bytes] = []
+        held += chunk
+        whole = chunk if len(held) == len(chunk) else held  # slices of the chunk are copied once, or not at all
+        for end in [match.end() for match in _EVENT_END.finditer(whole, self._searched)]:
+            events.append(bytes(whole[start:end]))
+            start = end
+        del held[:start]
+        if len(held) > self._limit:
             # All but line ends, which may be the first half of the event's end.
-            size = len(self._held.rstrip(b"\r\n"))
-            events.append(self._held[:size])
-            self._held = self._held[size:]
-        self._searched = max(0, len(self._held) - 3)
+            size = len(held.rstrip(b"\r\n"))
+            events.append(bytes(held[:size]))
+            del held[:size]
+        self._searched = max(0, len(held) - 3)
         return events
 
     def rest(self) -> bytes:
         """What is held when the stream is over."""
-        held, self._held, self._searched = self._held, b"", 0
+        held, self._held, self._searched = bytes(self._held), bytearray(), 0
         return held
 
 

@@ -14,6 +14,7 @@ from aibridge.upstream.call import IDLE, UpstreamBody
 
 _DECODABLE = {b"gzip", b"x-gzip", b"deflate"}
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
+PIECE = 256 * 1024  # bytes of text at a time: a few packed ones may hold very many
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -27,14 +28,23 @@ class _Inflated(ProviderBody):
 
     def __init__(self, body: ProviderBody) -> None:
         self._body = body
+        self._more = False  # there may be more text in what has come
 
     def __iter__(self) -> Iterator[bytes]:
         inflate = zlib.decompressobj(_GZIP_OR_ZLIB)
         try:
             for chunk in self._body:
-                plain, inflate = _inflate(chunk, inflate)
-                if plain or not chunk:
-                    yield plain
+                if not chunk:
+                    yield IDLE
+                packed, self._more = chunk, bool(chunk)
+                while self._more:
+                    if inflate.eof:  # a gzip body may have several members (RFC 1952)
+                        inflate = zlib.decompressobj(_GZIP_OR_ZLIB)
+                    plain = inflate.decompress(packed, PIECE)
+                    packed = inflate.unused_data or inflate.unconsumed_tail
+                    self._more = bool(packed) or (len(plain) == PIECE and not inflate.eof)
+                    if plain:
+                        yield plain
         except zlib.error as error:
             raise UpstreamError("the provider's answer is not the gzip it claims to be") from error
         if not inflate.eof:
@@ -45,18 +55,7 @@ class _Inflated(ProviderBody):
 
     @property
     def source(self) -> socket | None:
-        return self._body.source
-
-
-def _inflate(chunk: bytes, inflate: "zlib._Decompress") -> tuple[bytes, "zlib._Decompress"]:
-    """What a chunk holds, and the machine for the next: a gzip body may have several members (RFC 1952)."""
-    plain = IDLE
-    while chunk:
-        if inflate.eof:
-            inflate = zlib.decompressobj(_GZIP_OR_ZLIB)
-        plain += inflate.decompress(chunk)
-        chunk = inflate.unused_data
-    return plain, inflate
+        return None if self._more else self._body.source
 
 
 def decoded(headers: RawHeaders, body: ProviderBody) -> tuple[RawHeaders, ProviderBody]:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from selectors import EVENT_READ, BaseSelector
+from threading import get_ident
 from typing import Any
 
 from gunicorn import util
@@ -91,7 +92,7 @@ class Connections:
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._heads: dict[Any, float] = {}  # connections whose next request is being read, and until when
-        self._held: set[Any] = set()  # connections that a thread has
+        self._held: dict[int, Any] = {}  # connections that a thread has, by the thread
         self._accepting_from = 0.0
 
     def run(self) -> None:
@@ -153,11 +154,11 @@ class Connections:
     @contextmanager
     def held(self, conn: Any) -> Iterator[None]:
         """By this thread, which may wait for its client."""
-        self._held.add(conn)
+        self._held[get_ident()] = conn
         try:
             yield
         finally:
-            self._held.discard(conn)
+            del self._held[get_ident()]
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         self._heads.pop(conn, None)
@@ -180,7 +181,7 @@ class Connections:
 
     def hang_up(self) -> None:
         """On all clients whose requests are under way; threads that wait for one of them go on."""
-        for conn in list(self._held):
+        for conn in list(self._held.values()):
             _hang_up(conn, socket.SHUT_RDWR)
 
     def _keepalive_after(self, conn: Any, keepalive: object) -> object:

@@ -20,6 +20,9 @@ from aibridge.serving.response import Response
 from aibridge.web.limits import needs_no_thread
 from aibridge.web.stream import SOURCE
 
+# Steps without a byte, after its provider's last, that show that an answer waits for its tools: ending takes two.
+SILENT_STEPS = 3
+
 PARKED = object()  # in the place of gunicorn's "keep the connection alive": it is not known yet
 
 
@@ -50,7 +53,8 @@ def _no_source() -> None:
 class Parking:
     """To be mixed in before gunicorn's gthread worker. A request begins on a thread of the pool; its answer leaves
     it when it only waits for its provider, and ends on a thread of a second pool, so that no number of ending
-    streams keeps the first from what is new."""
+    streams keeps the first from what is new. If it runs tools instead, it goes on in a third pool, which has a
+    thread for everybody: who ends must not wait for them."""
 
     alive: bool
     cfg: Any
@@ -63,11 +67,14 @@ class Parking:
         super().__init__(*args, **options)
         self._relay: Relay | None = None
         self._resuming: ThreadPoolExecutor
+        self._waiting: ThreadPoolExecutor
 
     def run(self) -> None:
         gateway: Gateway | None = self.gateway  # type: ignore[attr-defined]  # Draining's
         if gateway is not None and gateway.settings.server.relay and not self.cfg.is_ssl:
             self._resuming = ThreadPoolExecutor(self.cfg.threads, thread_name_prefix="resumed")
+            self._resuming.submit(bool)  # it has a thread now, even if later no other can be started
+            self._waiting = ThreadPoolExecutor(self.cfg.worker_connections, thread_name_prefix="waiting")
             self._relay = Relay(gateway.settings.server.moment, lambda: gateway.drain.over)
             self._relay.start()
         super().run()  # type: ignore[misc]  # gunicorn's
@@ -99,15 +106,22 @@ class Parking:
         if not self.alive or not self.cfg.keepalive or full:
             response.force_close()
 
-    def _carried(self, answer: Answer) -> object:
-        """Send what comes until the answer ends, and then whether the connection can be kept alive; or park it."""
+    def _carried(self, answer: Answer, move: Callable[[], object] | None = None) -> object:
+        """Send what comes until the answer ends, and then whether the connection can be kept alive; or park it, or
+        `move` it to a thread where it may wait."""
         parked = False
+        silent = 0
         try:
             for chunk in answer.chunks:
                 answer.response.write(chunk)
+                silent += not chunk
                 if self._relay is not None and answer.source() is not None:
                     parked = True
                     self._park(self._relay, answer)
+                    return PARKED
+                if move is not None and silent == SILENT_STEPS:
+                    parked = True
+                    move()
                     return PARKED
             answer.response.close()
             return not answer.response.should_close()
@@ -130,11 +144,15 @@ class Parking:
         relay.park(Flow(answer.chunks, answer.source, answer.connection.sock, answer.response.framed, resume))
 
     def _resume(self, answer: Answer, flow: Flow) -> None:
-        connection = answer.connection
-        future = self._resuming.submit(self._continued, answer, flow)
-        future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, connection, done))
+        move = partial(self._waiting.submit, self._finish, answer, flow)
+        self._resuming.submit(self._finish, answer, flow, move)
 
-    def _continued(self, answer: Answer, flow: Flow) -> object:
+    def _finish(self, answer: Answer, flow: Flow, move: Callable[[], object] | None = None) -> None:
+        done: Future[object] = Future()
+        done.set_result(self._continued(answer, flow, move))
+        self.method_queue.defer(self.finish_request, answer.connection, done)
+
+    def _continued(self, answer: Answer, flow: Flow, move: Callable[[], object] | None) -> object:
         """As gunicorn's `handle`: whether the connection can be kept alive, or PARKED."""
         try:
             if flow.gone or flow.failure:
@@ -142,7 +160,7 @@ class Parking:
                 return False
             with self.held(answer.connection):  # type: ignore[attr-defined]  # Connections'
                 answer.connection.sock.sendall(flow.unsent)
-                carried = self._carried(answer)
+                carried = self._carried(answer, move)
                 return self._keepalive_after(answer.connection, carried)  # type: ignore[attr-defined]  # gunicorn's
         except OSError as error:  # the client left, or the answer was cut
             self.log.debug("Ignoring %r", error)

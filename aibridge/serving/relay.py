@@ -45,7 +45,8 @@ class Flow:
 
     `answer` is iterated, `source` tells on which socket it waits, if on any. `frame` puts bytes into the
     response's transfer coding. `resume` continues the flow elsewhere; then `unsent` is to go out first, `gone`
-    says that the client has hung up, and `failure` what the last step raised.
+    says that the client has hung up, and `failure` what the last step raised. If it raises, the flow may still be
+    continued: no second attempt is made.
     """
 
     answer: Iterator[bytes]
@@ -53,7 +54,7 @@ class Flow:
     client: socket
     frame: Callable[[bytes], bytes]
     resume: Callable[["Flow"], object]
-    unsent: bytes = b""
+    unsent: bytes | memoryview = b""
     gone: bool = False
     failure: Exception | None = None
     provider: socket | None = field(default=None, init=False)  # the source, while it is watched
@@ -117,7 +118,7 @@ class Relay:
         self._order.move_to_end(flow)
         data = next(flow.answer)
         if data:
-            flow.unsent = flow.frame(data)
+            flow.unsent = memoryview(flow.frame(data))
             self._send(flow)
         elif flow.source() is not flow.provider:
             self._let_go(flow)
@@ -126,7 +127,7 @@ class Relay:
         """Send what is unsent, as far as the client takes it."""
         was_held_up = flow.descriptors[0] not in self._flows
         try:
-            flow.unsent = flow.unsent[flow.client.send(flow.unsent) :]
+            flow.unsent = flow.unsent[flow.client.send(flow.unsent) :] or b""  # what is sent is not kept
         except BlockingIOError:
             pass
         except OSError:
@@ -203,12 +204,15 @@ class Relay:
         self._order.pop(flow, None)
         flow.gone = gone
         with suppress(OSError):  # closed, when the answer was over
-            assert flow.provider is not None
-            flow.provider.settimeout(flow.patience)
+            if flow.provider is not None:
+                flow.provider.settimeout(flow.patience)
         with suppress(OSError):
             flow.client.setblocking(True)
         flow.provider = None
-        flow.resume(flow)
+        try:
+            flow.resume(flow)
+        except Exception:
+            _log.exception("a stream may be late")
 
     def _forget(self, descriptor: int) -> None:
         if self._flows.pop(descriptor, None) is not None:

@@ -272,7 +272,7 @@ class _Visit:
         first = opening(chunks, self._gone, patience, lambda: self._protocol.ping if rounds.must_speak else b"")
         exchange.first_byte()
         stream = AnswerStream(exchange, first, chunks, self._protocol, gone=self._gone, ping_interval=patience)
-        self._request.environ[SOURCE] = lambda: rounds.response.body.source
+        self._request.environ[SOURCE] = lambda: rounds.response.body.source if stream.relaying else None
         kept = [pair for pair in returned_headers(rounds.response.headers) if pair[0] != "content-type"]
         headers = [*SSE_HEADERS, *kept, (INTERCEPTION_ID, exchange.id)]
         return Response(stream, rounds.response.status, headers, direct_passthrough=True)

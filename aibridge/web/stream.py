@@ -58,7 +58,10 @@ def opening(
 
 
 class AnswerStream:
-    """The rest of a stream whose `first` bytes are known. `close` is the server's duty, however it ends."""
+    """The rest of a stream whose `first` bytes are known. `close` is the server's duty, however it ends.
+
+    `relaying`: whether the next step may still be the provider's; afterwards it waits for the records.
+    """
 
     def __init__(
         self,
@@ -79,6 +82,7 @@ class AnswerStream:
         self._ping_interval = ping_interval
         self._clock = clock
         self._border = Border()
+        self.relaying = True
 
     def __iter__(self) -> Iterator[bytes]:
         failure: GatewayError | None = None
@@ -92,6 +96,7 @@ class AnswerStream:
         except Exception:
             _log.exception("a bug of the gateway", interception_id=self._exchange.id)
             failure = InternalError("the gateway failed")
+        self.relaying = False
         yield IDLE  # what follows waits for the records, and whoever only carries bytes may give it to another
         if gone:
             self.close()

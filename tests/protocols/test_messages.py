@@ -237,7 +237,7 @@ def test_an_error_answer_tells_why_and_leaves_no_usage(body: bytes, message: str
 def test_a_long_stream_is_read_on_the_way_and_not_kept() -> None:
     interceptor = start(ask())
     interceptor.feed(stream_of(MESSAGE_START, *text_block(0)))
-    piece = "z" * 100_000
+    piece = "z" * 10_000
     chunk = stream_of({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}})
     for _ in range(3 * KEPT_LIMIT // len(chunk)):
         assert interceptor.feed(chunk) is chunk

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aibridge.protocols import relay
+from aibridge.protocols.answer import Answer
 from aibridge.protocols.chat_completions import CHAT_COMPLETIONS
-from aibridge.protocols.interceptor import Observation, WireProtocol
+from aibridge.protocols.interceptor import Observation, Payload, WireProtocol
 from aibridge.protocols.messages import MESSAGES
 from aibridge.protocols.responses import RESPONSES
-from aibridge.protocols.sse import encode
-from aibridge.records import now
+from aibridge.protocols.sse import Event, encode
+from aibridge.records import TokenUsage, now
 
 NEVER = now()
 TEXTS = ["Hello", "", "ünïcödé 你好", 'with "quotes"', "and\nlines", "back\\slash", "{}", '","delta":"']
@@ -98,3 +99,44 @@ def test_what_is_skimmed_counts_like_what_is_read(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(relay, "KEPT_LIMIT", 100)
         assert observed(protocol, pieces) == expected
+
+
+def test_a_chat_that_begins_with_a_comment_and_is_cut_is_accounted_for() -> None:
+    cut = [b": processing\n\n", chunk({"content": "Hello"}), chunk({"content": "you"})]
+    interceptor = CHAT_COMPLETIONS.intercept(CHAT_COMPLETIONS.parse(b'{"messages":[]}'), "i1", 200, True)
+    interceptor.feed(b"".join(cut))
+    (usage,) = interceptor.observe().records
+    assert isinstance(usage, TokenUsage)
+    assert (usage.provider_response_id, usage.output_tokens, usage.estimated) == ("c1", 2, True)
+
+
+def test_an_answer_is_read_little_by_little() -> None:
+    """Whatever else the reading thread carries waits meanwhile."""
+    account = Measured()
+    interceptor = relay.relay(lambda payload: account, overloaded_status=529)(Payload(b"", {}), "i1", 200, True)
+    event = encode("", b"x" * 1000)
+    for _ in range(1000):
+        interceptor.feed(event)
+    interceptor.observe()
+    assert sum(account.sizes) == 1000 * len(event)
+    assert max(account.sizes) < 100_000
+
+
+class Measured:
+    """An account of nothing but how much it was given at once."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def skim(self, written: bytes) -> bytes:
+        self.sizes.append(len(written))
+        return b""
+
+    def event(self, event: Event) -> None:
+        raise AssertionError
+
+    def body(self, body: bytes) -> None:
+        raise AssertionError
+
+    def answer(self) -> Answer:
+        return Answer()

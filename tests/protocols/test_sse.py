@@ -1,5 +1,7 @@
 """Server-sent events: every line end, every split, and borders."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -133,6 +135,15 @@ def test_the_splitter_does_not_hold_up_what_is_too_long() -> None:
     splitter = Splitter(limit=10)
     assert splitter.feed(b"data: 0123456789\n") == [b"data: 0123456789"]
     assert splitter.feed(b"\ndata: y\n\n") == [b"\n\n", b"data: y\n\n"]
+
+
+def test_the_splitter_takes_a_long_event_in_small_pieces_without_going_over_it_again_and_again() -> None:
+    splitter, piece = Splitter(), b"x" * 100
+    began = time.monotonic()
+    for _ in range(40_000):
+        assert not splitter.feed(piece)
+    assert splitter.feed(b"\n\n") == [piece * 40_000 + b"\n\n"]
+    assert time.monotonic() - began < 3.0  # it takes 0.05 s; copying what is there with every piece, over 10 s
 
 
 def test_an_event_is_read_back_from_how_it_was_written() -> None:

@@ -142,6 +142,23 @@ def test_gzip_may_have_several_members(fake: FakeProvider, provider: Provider) -
         assert read(provider.upstream(REQUEST)) == SSE + SSE
 
 
+def test_much_text_in_few_packed_bytes_comes_in_pieces(fake: FakeProvider, provider: Provider) -> None:
+    """They need nothing from the socket, so that whoever watches it does not have to hold them all."""
+    text = b"data: 0123456789\n\n" * 500_000
+    encoded = (("content-type", "text/event-stream"), ("content-encoding", "gzip"))
+    fake.reply(Reply(200, encoded, (gzip.compress(text), fake.hold())))
+    body = provider.upstream(REQUEST).body
+    chunks = iter(body)
+    received, sources = b"", set()
+    while len(received) < len(text):
+        received += (chunk := next(chunks))
+        assert len(chunk) <= 1_000_000
+        sources.add(body.source)
+    assert received == text
+    assert None in sources
+    body.close()
+
+
 @pytest.mark.parametrize("packed", [b"this is not gzip", gzip.compress(SSE)[:-9]])
 @pytest.mark.parametrize("status", [200, 500])
 def test_broken_gzip_is_an_error(fake: FakeProvider, provider: Provider, packed: bytes, status: int) -> None:

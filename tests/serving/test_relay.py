@@ -135,6 +135,23 @@ def test_a_bug_costs_its_own_stream_only(relay: Relay, stream: Stream) -> None:
     other.close()
 
 
+def test_a_flow_that_cannot_be_continued_costs_no_other(relay: Relay, stream: Stream) -> None:
+    """Threads may be in short supply."""
+    lost, attempts = Stream(relay), Queue[Flow]()
+
+    def fail(flow: Flow) -> None:
+        attempts.put(flow)
+        raise RuntimeError("can't start new thread")
+
+    lost.flow.resume = fail
+    lost.upstream.sendall(b"the end")
+    assert attempts.get(timeout=SOON) is lost.flow
+    stream.upstream.sendall(b"well")
+    assert stream.downstream.recv(100) == b"WELL"
+    assert attempts.empty()
+    lost.close()
+
+
 def test_a_socket_that_is_closed_already_is_a_failure(relay: Relay) -> None:
     left, right = socket.socketpair()
     left.close()

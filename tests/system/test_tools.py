@@ -19,7 +19,7 @@ from openai.lib.streaming.chat import ChatCompletionStreamState
 
 from tests.fake_provider import Received, Reply
 from tests.fake_provider.model import USAGE, Call, Json, Model, Part, Say, Think, Wait, whole
-from tests.system.client import eventually
+from tests.system.client import Exchange, eventually
 from tests.system.conftest import Gateways
 from tests.system.gateway import ROOT, Gateway, Setup
 
@@ -494,6 +494,46 @@ def test_a_client_that_leaves_while_a_tool_runs(gateway: Gateway, actor: str) ->
     (row,) = rows.tools
     assert (row["tool"], row["invocation_error"]) == ("slow", "the client left")
     assert len(rows.tokens) == 1
+
+
+def test_whose_tools_are_slow_holds_nobody_else_up(gateways: Gateways, mcp_server: McpServer) -> None:
+    """More streams wait for tools than there are threads; another one ends, and one is left by its client."""
+    setup = Setup(
+        TOML % mcp_server.port,
+        environment=(("AIBRIDGE_SERVER_THREADS", "4"), ("AIBRIDGE_SERVER_PING_INTERVAL", "0.3")),
+    )
+    gateway = gateways.own(setup).start()
+    eventually(lambda: tools_known(gateway))
+    begun, end, never = (gateway.provider.hold() for _ in range(3))
+    slow: list[Part] = [Say("Wait."), Wait(begun), Call("s", SLOW, '{"seconds": 30}')]
+    turns: dict[str, list[Part]] = {
+        "slow": slow,
+        "haiku": [Say("I am done."), Wait(end)],
+        "haiku-silent": [Say("Well"), Wait(never)],
+    }
+    gateway.provider.always(lambda received: Model("messages", [turns[_model(received)]])(received))
+
+    def opened(model: str) -> Exchange:
+        body = json.dumps(request("messages", stream=True, model=model)).encode()
+        return gateway.post(body).read_until(b"text_delta")
+
+    waiting = [opened("slow") for _ in range(5)]
+    ending, left = opened("haiku"), opened("haiku-silent")
+    begun.set()
+    for each in waiting:
+        each.read_until(PING["messages"])
+    end.set()
+    left.close()
+    assert gateway.provider.request(7).gone.wait(5)
+    assert ending.read().ended == "clean"
+    for each in waiting:
+        each.close()
+
+
+def _model(received: Received) -> str:
+    assert received.arrived.wait(10)
+    model: str = received.json()["model"]
+    return model
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "body"])

@@ -99,6 +99,19 @@ def test_a_whole_stream_passes_and_its_end_waits_for_the_records(tmp_path: Path)
     scene.recorder.close()
 
 
+def test_an_answer_whose_client_has_left_waits_for_its_provider_no_more(tmp_path: Path) -> None:
+    """What it does next is to wait for its records, which must not hold up a thread that carries other answers."""
+    scene = Scene(tmp_path, [START, 1.0, STOP])
+    chunks = iter(scene.stream)
+    assert (next(chunks), scene.stream.relaying) == (START, True)
+    scene.gone = True
+    assert (next(chunks), scene.stream.relaying) == (IDLE, False)
+    assert not scene.store.of(InterceptionEnded)
+    scene.stream.close()
+    assert scene.end.status == "cancelled"
+    scene.recorder.close()
+
+
 def test_pings_come_in_silence_and_between_events_only(tmp_path: Path) -> None:
     scene = Scene(tmp_path, [START, 9.0, 2.0, 5.0, STOP[:10], 11.0, STOP[10:]])
     assert scene.read() == (START + MESSAGES.ping + STOP, False)

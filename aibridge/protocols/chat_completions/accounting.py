@@ -65,11 +65,15 @@ class ChatAccount:
         self._growing: dict[tuple[Any, Any], _ToolCall] = {}
         self._reasoning: dict[Any, list[str]] = {}
         self._characters = 0
+        self._skims = False
 
     def skim(self, written: bytes) -> bytes:
         return _TEXT_CHUNK.sub(self._skimmed, written)
 
     def _skimmed(self, found: re.Match[bytes]) -> bytes:
+        if not self._skims:  # it may be the first of all chunks, with only comments before it
+            self._skims = True
+            return found[0]
         self._characters += text_length(found)
         return b""
 
