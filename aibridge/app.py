@@ -21,7 +21,8 @@ from aibridge.providers.bedrock import bedrock_provider
 from aibridge.providers.copilot import copilot_provider
 from aibridge.providers.openai import openai_provider
 from aibridge.providers.sandbox import sandbox_provider
-from aibridge.providers.transport import HttpClient, http_client
+from aibridge.providers.stock_transport import StockTransport
+from aibridge.providers.transport import HttpClient, Transport, http_client
 from aibridge.records import Recorder
 from aibridge.settings import Retry, Settings, threads_for_requests
 from aibridge.shared.rates import rate_of
@@ -52,6 +53,8 @@ CHECK_PATIENCE = 3.0  # seconds; who asks for readiness is not patient either
 
 Build = Callable[[configuration.Provider, configuration.UpstreamTimeouts, HttpClient], Provider]
 
+TRANSPORTS: dict[str, Callable[[float], Transport | StockTransport]] = {"own": Transport, "httpx2": StockTransport}
+
 # What a provider's type stands for: how it is reached, and which routes it has.
 PROVIDER_TYPES: dict[str, tuple[Build, Routes]] = {
     "anthropic": (anthropic_provider, ANTHROPIC_ROUTES),
@@ -78,7 +81,7 @@ def create_app(
     database = Database(settings.database.url)
     workers = Workers(database)
     durable = recorder or SqlRecorder(database, workers)
-    client = http_client(settings.server.moment)
+    client = http_client(TRANSPORTS[settings.upstream.transport](settings.server.moment))
     gateway = Gateway(
         settings=settings,
         providers={provider.name: provider for provider in providers or _providers(settings, client, clock)},
