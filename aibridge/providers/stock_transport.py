@@ -25,7 +25,16 @@ import httpx2
 from aibridge.errors import ClientGone, UpstreamError, UpstreamTimeout
 from aibridge.providers.decoding import ProviderBody, decoded
 from aibridge.providers.refusals import Refusal
-from aibridge.providers.transport import ABANDONED, BODY, TARGET, Origin, never, origin_of, proxy_for
+from aibridge.providers.transport import (
+    ABANDONED,
+    BODY,
+    IDLE_CONNECTIONS,
+    TARGET,
+    Origin,
+    never,
+    origin_of,
+    proxy_for,
+)
 from aibridge.upstream.call import IDLE
 
 IDLE_SECONDS = 5.0  # how long an unused connection is kept: well below what any provider does
@@ -197,7 +206,7 @@ class StockTransport(httpx2.BaseTransport):
         with self._lock:
             idle = self._idle[origin]
             idle.append(line)
-            while idle[0].used < line.used - IDLE_SECONDS:
+            while idle[0].used < line.used - IDLE_SECONDS or len(idle) > IDLE_CONNECTIONS:
                 unused.append(idle.popleft())
         for old in unused:
             old.transport.close()

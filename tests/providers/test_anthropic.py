@@ -258,6 +258,17 @@ def test_the_quick_end_of_a_reused_connection_means_that_nothing_was_done(
     assert not isinstance(fresh.value, Unreachable)
 
 
+@only_the_stock_one
+def test_how_much_of_an_answer_had_come_is_not_known_of_httpx2s_own(
+    fake: FakeProvider, provider: Provider
+) -> None:
+    fake.reply(Reply.json({}), Reply.nothing("cut"))
+    read(provider.upstream(REQUEST))
+    with pytest.raises(UpstreamError) as raised:
+        provider.upstream(REQUEST)
+    assert not isinstance(raised.value, Unreachable)
+
+
 def test_the_late_end_of_a_reused_connection_and_one_inside_an_answer_do_not(
     fake: FakeProvider, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -237,17 +237,23 @@ def test_the_pool_is_bounded_and_drops_old_connections(
 
 
 @only_the_stock_one
-def test_a_stock_connection_that_is_not_needed_any_more_is_closed(
-    transport: type[StockTransport], fake: FakeProvider, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("name", "value", "left"), [("IDLE_SECONDS", 0.0, 1), ("IDLE_CONNECTIONS", 2, 2)])
+def test_the_stock_ones_are_bounded_and_not_kept_for_long_either(
+    transport: type[StockTransport],
+    fake: FakeProvider,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: float,
+    left: int,
 ) -> None:
     fake.always(Reply.json({}))
     with http_client(transport(0.05)) as client:
         streams = [client.send(client.build_request("GET", fake.url), stream=True) for _ in range(3)]
         for stream in streams:
             stream.read()
-        monkeypatch.setattr("aibridge.providers.stock_transport.IDLE_SECONDS", 0.0)
+        monkeypatch.setattr(f"aibridge.providers.stock_transport.{name}", value)
         client.get(fake.url)
         used = client._transport
         assert isinstance(used, StockTransport)
         (idle,) = used._idle.values()
-        assert len(idle) == 1
+        assert len(idle) == left
