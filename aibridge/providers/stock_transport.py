@@ -40,6 +40,8 @@ from aibridge.upstream.call import IDLE
 IDLE_SECONDS = 5.0  # how long an unused connection is kept: well below what any provider does
 PIECES_AHEAD = 4  # how many pieces of a body, of 64 KiB at most, are read before anybody asks for them
 
+CLOSED = "the connection to the provider was closed"
+
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 
 
@@ -82,10 +84,9 @@ class Exchange(ProviderBody):
                     self._put(chunk)
             finally:
                 response.close()
-            if self._settled.acquire(blocking=False):
-                self._release(self._line)
-            else:
-                self._line.transport.close()
+            if not self._settled.acquire(blocking=False):
+                raise UpstreamError(CLOSED)  # the end of a body may be no more than that
+            self._release(self._line)
             self._arrived.put(None)
         except Exception as error:
             self._line.transport.close()
@@ -131,7 +132,7 @@ class Exchange(ProviderBody):
 
     def _put(self, piece: httpx2.Response | bytes) -> None:
         if self._closed:
-            raise ClientGone
+            raise UpstreamError(CLOSED)
         self._arrived.put(piece)
 
     def _take(self) -> httpx2.Response | bytes | None:
@@ -139,7 +140,7 @@ class Exchange(ProviderBody):
             arrived = self._arrived.get(timeout=self._moment)
         except Empty:
             if self._closed:
-                raise UpstreamError("the connection to the provider was closed") from None
+                raise UpstreamError(CLOSED) from None
             return IDLE
         if isinstance(arrived, Exception):
             raise arrived

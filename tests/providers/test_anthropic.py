@@ -112,8 +112,11 @@ def test_closing_half_way_hangs_up_on_the_provider(fake: FakeProvider, provider:
     assert fake.request().gone.wait(5)
 
 
-def test_closing_from_elsewhere_ends_the_reading_at_once(fake: FakeProvider, provider: Provider) -> None:
-    fake.reply(Reply.sse([SSE, fake.hold()]))
+@pytest.mark.parametrize("framing", ["chunked", "until-close"])
+def test_closing_from_elsewhere_ends_the_reading_at_once(
+    fake: FakeProvider, provider: Provider, framing: str
+) -> None:
+    fake.reply(Reply.sse([SSE, fake.hold()]).but(framing=framing))
     response = provider.upstream(REQUEST)
     chunks = iter(response.body)
     assert next(chunks) == SSE
