@@ -4,8 +4,7 @@ The same contract: a moment of silence is IDLE in a body, and before its head th
 waits; a body can be closed from any thread; failures are the same exceptions. The stock transport waits for bytes
 with nothing else in mind, so a request runs on a thread of its own, and what comes passes through a small queue.
 
-Two things it cannot do. It does not tell whether a byte of an answer had come when a reused connection ended, so
-this is never Unreachable; and it sends no byte above 127 in a target, so these are percent-encoded.
+One thing it cannot do: it sends no byte above 127 in a target, so these are percent-encoded.
 """
 
 import re
@@ -22,13 +21,14 @@ from urllib.request import getproxies
 
 import httpx2
 
-from aibridge.errors import ClientGone, UpstreamError, UpstreamTimeout
+from aibridge.errors import ClientGone, Unreachable, UpstreamError, UpstreamTimeout
 from aibridge.providers.decoding import ProviderBody, decoded
 from aibridge.providers.refusals import Refusal
 from aibridge.providers.transport import (
     ABANDONED,
     BODY,
     IDLE_CONNECTIONS,
+    STALE_SECONDS,
     TARGET,
     Origin,
     never,
@@ -51,13 +51,25 @@ class _Line:
 
     def __init__(self, transport: httpx2.HTTPTransport) -> None:
         self.transport = transport
-        self.stream: Any = None  # a httpcore2.NetworkStream
-        self.used = 0.0
+        self.used = 0.0  # when it came to the pool
+        self.answered = False  # a byte has come since the last request
+        self._stream: Any = None  # a httpcore2.NetworkStream
+
+    def opened(self, stream: Any) -> None:
+        read = stream.read
+
+        def heard(*arguments: Any, **options: Any) -> bytes:
+            data: bytes = read(*arguments, **options)
+            self.answered = self.answered or bool(data)
+            return data
+
+        stream.read = heard  # nothing else tells whether a connection ended before or in an answer
+        self._stream = stream
 
     def cut(self) -> None:
-        if self.stream is not None:
+        if self._stream is not None:
             with suppress(OSError):  # it is closed
-                self.stream.get_extra_info("socket").shutdown(SHUT_RDWR)
+                self._stream.get_extra_info("socket").shutdown(SHUT_RDWR)
 
 
 class Exchange(ProviderBody):
@@ -70,14 +82,16 @@ class Exchange(ProviderBody):
         self._arrived: Queue[httpx2.Response | bytes | Exception | None] = Queue(PIECES_AHEAD)
         self._settled = threading.Lock()  # taken by who decides what becomes of the line: the thread, or `close`
         self._closed = False
+        self._reused = True  # no connection was opened for it
         self._begun = False  # the request is being sent
-        self._answered = False
+        self._sent = 0.0
+        self._in_body = False
         self._broken: Exception | None = None  # what went wrong while the request was sent
 
     def run(self, request: httpx2.Request) -> None:
         try:
             response = self._line.transport.handle_request(request)
-            self._answered = True
+            self._in_body = True
             try:
                 self._put(response)
                 for chunk in response.stream:  # type: ignore[union-attr]  # the synchronous kind
@@ -94,15 +108,18 @@ class Exchange(ProviderBody):
 
     def noted(self, event: str, details: dict[str, Any]) -> None:
         """httpcore's "trace" extension: what it has just done, or is about to do."""
-        match event.rpartition(".")[0].rpartition(".")[2], event.rpartition(".")[2]:
-            case (("connect_tcp" | "start_tls"), "complete"):
-                self._line.stream = details["return_value"]
+        match event.split(".")[1:]:
+            case ["connect_tcp" | "start_tls", "complete"]:
+                self._reused = False
+                self._line.opened(details["return_value"])
                 if self._closed:
                     self._line.cut()
-            case "send_request_headers", "started":
+            case ["send_request_headers", "started"]:
                 self._begun = details["request"].method != b"CONNECT"  # that one is for the proxy
-            case (("send_request_headers" | "send_request_body"), "failed"):
+            case ["send_request_headers" | "send_request_body", "failed"]:
                 self._broken = details["exception"]  # the provider may have refused the rest, and said why
+            case ["receive_response_headers", "started"]:
+                self._sent, self._line.answered = time.monotonic(), False
 
     def head(self, abandoned: Callable[[], bool]) -> httpx2.Response:
         """The answer, its body unread. Raises what httpx2 raises, and ClientGone."""
@@ -151,7 +168,7 @@ class Exchange(ProviderBody):
         if not isinstance(error, httpx2.TransportError):
             return error
         late = isinstance(error, httpx2.TimeoutException)
-        if self._answered:
+        if self._in_body:
             return (
                 UpstreamTimeout("the provider was silent for too long")
                 if late
@@ -159,7 +176,11 @@ class Exchange(ProviderBody):
             )
         if not self._begun:  # it may have been the proxy's connection that failed
             return httpx2.ConnectTimeout(str(error)) if late else httpx2.ConnectError(str(error))
-        return httpx2.WriteError(str(self._broken)) if self._broken and not late else error
+        if late:
+            return error
+        if self._reused and not self._line.answered and time.monotonic() - self._sent < STALE_SECONDS:
+            return Unreachable(f"an idle connection had ended: {error}")
+        return httpx2.WriteError(str(self._broken)) if self._broken else error
 
 
 class StockTransport(httpx2.BaseTransport):
