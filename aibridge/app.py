@@ -17,7 +17,8 @@ from aibridge.interception.spool import Spool
 from aibridge.interception.toolbox import Toolbox
 from aibridge.interception.tools import Policy, Toolbelt, allow_all
 from aibridge.interception.waiting import Patience
-from aibridge.providers.transport import HttpClient, http_client
+from aibridge.providers.stock_transport import StockTransport
+from aibridge.providers.transport import HttpClient, Transport, http_client
 from aibridge.records import Recorder
 from aibridge.settings import Retry, Settings, threads_for_requests
 from aibridge.shared.rates import rate_of
@@ -48,6 +49,8 @@ CHECK_PATIENCE = 3.0  # seconds; who asks for readiness is not patient either
 
 Build = Callable[[configuration.Provider, configuration.UpstreamTimeouts, HttpClient], Provider]
 
+TRANSPORTS: dict[str, Callable[[float], Transport | StockTransport]] = {"own": Transport, "httpx2": StockTransport}
+
 # What a provider's type stands for: where the function is that builds it, and which routes it has. A vendor's SDK
 # takes half a second and 20 MiB, so it is imported only if there is such a provider.
 PROVIDER_TYPES: dict[str, tuple[str, Routes]] = {
@@ -75,7 +78,7 @@ def create_app(
     database = Database(settings.database.url)
     workers = Workers(database)
     durable = recorder or SqlRecorder(database, workers)
-    client = http_client(settings.server.moment)
+    client = http_client(TRANSPORTS[settings.upstream.transport](settings.server.moment))
     gateway = Gateway(
         settings=settings,
         providers={provider.name: provider for provider in providers or _providers(settings, client, clock)},

@@ -210,6 +210,10 @@ class UpstreamTimeouts(Section):
     read_timeout: Seconds = Field(600, description="seconds of silence allowed to a provider")
 
 
+class Upstream(UpstreamTimeouts):
+    transport: Literal["own", "httpx2"] = Field("own", description="what carries the SDKs' requests")
+
+
 class Recording(Section):
     content: Literal["full", "redacted", "none"] = Field("full", description="what is kept of the texts")
     retention_days: int = Field(60, ge=0, description="age at which `aibridge db purge` deletes; 0: never")
@@ -350,7 +354,7 @@ class Settings(BaseSettings):
     server: Server = Server()
     database: Database = Database()
     auth: Auth = Auth()
-    upstream: UpstreamTimeouts = UpstreamTimeouts()
+    upstream: Upstream = Upstream()
     recording: Recording = Recording()
     limits: Limits = Limits()
     tools: Tools = Tools()

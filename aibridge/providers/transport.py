@@ -241,12 +241,11 @@ class Transport(httpx2.BaseTransport):
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Raises httpx2's exceptions for what fails before the head, as the SDKs expect, and ClientGone."""
-        url = request.url
-        origin: Origin = (url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80))
+        origin = origin_of(request.url)
         timeouts = request.extensions["timeout"]
         proxy = self._proxy(origin)
-        wire = _serialised(request, proxy if url.scheme == "http" else None)
-        abandoned = request.extensions.get(ABANDONED, _never)
+        wire = _serialised(request, proxy if request.url.scheme == "http" else None)
+        abandoned = request.extensions.get(ABANDONED, never)
         connection = self._sent(origin, proxy, wire, timeouts, abandoned)
         message = _Message()
         try:
@@ -378,15 +377,26 @@ class Transport(httpx2.BaseTransport):
         return self._tls
 
     def _proxy(self, origin: Origin) -> SplitResult | None:
-        """The environment's proxy (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY) for an origin."""
-        scheme, host, port = origin
-        address = self._proxies.get(scheme) or self._proxies.get("all")
-        if not address or proxy_bypass(f"{host}:{port}"):
+        address = proxy_for(origin, self._proxies)
+        if address is None:
             return None
-        proxy = urlsplit(address if "://" in address else f"http://{address}")
+        proxy = urlsplit(address)
         if proxy.scheme != "http":
             raise httpx2.ProxyError(f"a proxy is reached by http, not by {proxy.scheme}")
         return proxy
+
+
+def origin_of(url: httpx2.URL) -> Origin:
+    return url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80)
+
+
+def proxy_for(origin: Origin, proxies: Mapping[str, str]) -> str | None:
+    """The URL of the environment's proxy (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY) for an origin."""
+    scheme, host, port = origin
+    address = proxies.get(scheme) or proxies.get("all")
+    if not address or proxy_bypass(f"{host}:{port}"):
+        return None
+    return address if "://" in address else f"http://{address}"
 
 
 def _serialised(request: httpx2.Request, proxy: SplitResult | None) -> bytes:
@@ -430,10 +440,10 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
 
-def _never() -> bool:
+def never() -> bool:
     return False
 
 
-def http_client(moment: float) -> HttpClient:
+def http_client(transport: httpx2.BaseTransport) -> HttpClient:
     """The one client of the process, for every SDK. Nothing of the environment is added to what they send."""
-    return HttpClient(transport=Transport(moment), trust_env=False, follow_redirects=False)
+    return HttpClient(transport=transport, trust_env=False, follow_redirects=False)

@@ -8,8 +8,13 @@ import pytest
 from aibridge import settings
 from aibridge.interception.gateway import Provider
 from aibridge.providers.anthropic import anthropic_provider
-from aibridge.providers.transport import http_client
+from aibridge.providers.stock_transport import StockTransport
+from aibridge.providers.transport import Transport, http_client
 from tests.fake_provider.server import FakeProvider
+
+# Both transports keep the same contract; these are for what only one of them does.
+only_our_own = pytest.mark.parametrize("transport", [Transport], ids=["own"])
+only_the_stock_one = pytest.mark.parametrize("transport", [StockTransport], ids=["httpx2"])
 
 
 @pytest.fixture
@@ -18,9 +23,15 @@ def fake() -> Iterator[FakeProvider]:
         yield provider
 
 
+@pytest.fixture(params=[Transport, StockTransport], ids=["own", "httpx2"])
+def transport(request: pytest.FixtureRequest) -> type[Transport | StockTransport]:
+    kind: type[Transport | StockTransport] = request.param
+    return kind
+
+
 @pytest.fixture
-def http() -> Iterator[httpx2.Client]:
-    with http_client(moment=0.02) as client:
+def http(transport: type[Transport | StockTransport]) -> Iterator[httpx2.Client]:
+    with http_client(transport(moment=0.02)) as client:
         yield client
 
 

@@ -3,6 +3,7 @@
 import gzip
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Literal
 
@@ -15,8 +16,10 @@ from aibridge.errors import ClientGone, Unreachable, UpstreamError, UpstreamTime
 from aibridge.interception.gateway import Provider
 from aibridge.providers.anthropic import anthropic_provider
 from aibridge.providers.refusals import LARGEST_REFUSAL
+from aibridge.providers.transport import Transport
 from aibridge.upstream.call import IDLE, UpstreamRequest, UpstreamResponse
 from tests.fake_provider.server import FakeProvider, Reply, Step
+from tests.providers.conftest import only_the_stock_one
 
 BODY = b'{ "model":"m",  "seed": 123456789012345678901234567890, "stream":true }'
 HEADERS = (
@@ -109,6 +112,42 @@ def test_closing_half_way_hangs_up_on_the_provider(fake: FakeProvider, provider:
     assert fake.request().gone.wait(5)
 
 
+@pytest.mark.parametrize("framing", ["chunked", "until-close"])
+def test_closing_from_elsewhere_ends_the_reading_at_once(
+    fake: FakeProvider, provider: Provider, framing: str
+) -> None:
+    fake.reply(Reply.sse([SSE, fake.hold()]).but(framing=framing))
+    response = provider.upstream(REQUEST)
+    chunks = iter(response.body)
+    assert next(chunks) == SSE
+    threading.Timer(0.05, response.body.close).start()
+    with pytest.raises(UpstreamError):
+        b"".join(chunks)
+    assert fake.request().gone.wait(5)
+
+
+@only_the_stock_one
+def test_a_provider_is_not_read_further_ahead_than_a_few_pieces(fake: FakeProvider, provider: Provider) -> None:
+    sent = 0
+
+    def body() -> Iterator[Step]:
+        nonlocal sent
+        for _ in range(640):
+            sent += 65536
+            yield b"x" * 65536
+
+    fake.reply(Reply(200, body=body(), framing="chunked"))
+    response = provider.upstream(REQUEST)
+    time.sleep(0.3)
+    assert sent < 20 * 1024 * 1024  # what the sockets hold, and the queue
+    assert len(read(response)) == 640 * 65536
+    fake.reply(Reply(200, body=body(), framing="chunked"))
+    response = provider.upstream(REQUEST)
+    time.sleep(0.1)  # its thread waits for room in the queue
+    response.body.close()
+    assert fake.request(2).gone.wait(5)
+
+
 @pytest.mark.parametrize("status", [400, 401, 429, 500, 529])
 def test_error_answers_are_answers(fake: FakeProvider, provider: Provider, status: int) -> None:
     body = b'{"type":"error",  "error":{"type":"x","message":"y"}}'
@@ -180,11 +219,11 @@ def test_other_encodings_are_left_with_their_header(fake: FakeProvider, provider
     [('/v1/messages?q="%7e|{x}\xe9', '/v1/messages?q="%7e|{x}\xe9'), ("/a?b c\r\nd", "/a?b%20c%0D%0Ad")],
 )
 def test_the_query_is_spelled_as_the_client_did(
-    fake: FakeProvider, provider: Provider, given: str, sent: str
+    fake: FakeProvider, provider: Provider, transport: type, given: str, sent: str
 ) -> None:
     fake.reply(Reply.json({}))
     read(provider.upstream(UpstreamRequest(given, HEADERS, BODY)))
-    assert fake.request().target == sent
+    assert fake.request().target == (sent if transport is Transport else sent.replace("\xe9", "%E9"))
 
 
 FRAMINGS = [
@@ -206,10 +245,10 @@ def test_every_framing_of_http(fake: FakeProvider, provider: Provider, reply: Re
 
 
 BEFORE_THE_HEAD = [
-    (Reply.nothing("cut"), "closed"),
+    (Reply.nothing("cut"), "closed|disconnected"),
     (Reply.nothing("reset"), "reset"),
     (Reply.garbage(), "HTTP"),
-    (Reply.garbage(b"HTTP/1.1 200 OK\r\nx: " + b"y" * 300_000), "head"),
+    (Reply.garbage(b"HTTP/1.1 200 OK\r\nx: " + b"y" * 300_000), "head|too long"),
 ]
 
 
@@ -245,7 +284,8 @@ def test_the_late_end_of_a_reused_connection_and_one_inside_an_answer_do_not(
         Reply.json({}), Reply.garbage(b"HTTP/1.1 200 OK\r\ncontent-ty"), Reply.json({}), Reply.nothing("cut")
     )
     for stale_seconds in (5.0, 0.0):
-        monkeypatch.setattr("aibridge.providers.transport.STALE_SECONDS", stale_seconds)
+        for module in ("transport", "stock_transport"):
+            monkeypatch.setattr(f"aibridge.providers.{module}.STALE_SECONDS", stale_seconds)
         read(provider.upstream(REQUEST))
         with pytest.raises(UpstreamError) as raised:
             provider.upstream(REQUEST)

@@ -12,7 +12,7 @@ from aibridge.errors import UpstreamError
 from aibridge.interception.gateway import ForwardedRequest, Provider
 from aibridge.providers.sandbox import provider as provider_module
 from aibridge.providers.sandbox import sandbox_provider
-from aibridge.providers.transport import http_client
+from aibridge.providers.transport import Transport, http_client
 from aibridge.upstream.call import IDLE, UpstreamRequest
 from tests.protocols.sdk import anthropic_message, chat_completion, response
 
@@ -20,7 +20,7 @@ from tests.protocols.sdk import anthropic_message, chat_completion, response
 @pytest.fixture
 def sandbox(monkeypatch: pytest.MonkeyPatch) -> Provider:
     monkeypatch.setattr(provider_module, "PACE", 0.0)
-    with http_client(1) as client:
+    with http_client(Transport(1)) as client:
         return sandbox_provider(
             settings.Provider(name="sandbox", type="sandbox"), settings.UpstreamTimeouts(), client
         )

@@ -131,8 +131,10 @@ class Gateway:
         self.provider.close()
 
     def _variables(self, worker_class: str) -> dict[str, str]:
-        # AIBRIDGE_SERVER_RELAY=false: the whole suite can be run with other settings than the defaults.
-        known = ("PATH", "LANG", "LC_ALL", "TMPDIR", "AIBRIDGE_SERVER_RELAY")
+        # AIBRIDGE_SERVER_RELAY=false or AIBRIDGE_UPSTREAM_TRANSPORT=httpx2: the whole suite can be run with other
+        # settings than the defaults.
+        others = ("AIBRIDGE_SERVER_RELAY", "AIBRIDGE_UPSTREAM_TRANSPORT")
+        known = ("PATH", "LANG", "LC_ALL", "TMPDIR", *others)
         kept = {name: value for name, value in os.environ.items() if name in known}
         netrc = self.folder / "netrc"
         netrc.write_text(f"machine 127.0.0.1 login stray password {LEAK}\n")

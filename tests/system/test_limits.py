@@ -102,7 +102,8 @@ def test_streams_take_no_more_threads_than_leave_it_healthy(gateways: Gateways, 
 
 
 def test_streams_that_have_begun_hold_no_thread(gateways: Gateways) -> None:
-    gateway = gateways(limits(SERVER_THREADS=4, SERVER_PING_INTERVAL=0.3))
+    relayed = {"SERVER_RELAY": True, "UPSTREAM_TRANSPORT": "own"}
+    gateway = gateways(limits(SERVER_THREADS=4, SERVER_PING_INTERVAL=0.3, **relayed))
     hold = gateway.provider.hold()
     gateway.provider.always(lambda _: Reply.sse((*OPENING, hold, *ENDING)))
     with ExitStack() as stack:
