@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from statistics import median
 
 from tests.chaos.asking import Question, configuration
 from tests.chaos.bill import Bill
@@ -186,7 +187,7 @@ def _series(samples: Sequence[tuple[float, dict[int, Sample]]]) -> list[Series]:
     for pid in sorted(there):
         for name, (unit, noise, part) in MEASURED.items():
             values = [float(getattr(seen[pid], name)) for _, seen in samples]
-            found.append(Series(f"{pid} {name}", unit, noise + part * values[0], times, values))
+            found.append(Series(f"{pid} {name}", unit, noise + part * median(values), times, values))
     return found
 
 
