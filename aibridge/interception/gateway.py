@@ -22,7 +22,8 @@ from aibridge.upstream.key_pool import KeyPool
 @dataclass(frozen=True, slots=True)
 class ForwardedRequest:
     """A request that is only passed through. `body` is read while it is sent; `length` None: unknown. With
-    `central` the provider's own key pays."""
+    `central` the provider's own key pays. `abandoned` tells whether the answer is not wanted any more; it is asked
+    about once a moment while the provider is silent."""
 
     method: str
     path: str
@@ -30,6 +31,7 @@ class ForwardedRequest:
     body: Any = field(repr=False)
     length: int | None
     central: bool = False
+    abandoned: Callable[[], bool] = field(default=lambda: False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class ForwardedResponse:
 
 class Forward(Protocol):
     def __call__(self, request: ForwardedRequest, /) -> ForwardedResponse:
-        """Raises UpstreamError when the provider cannot be reached."""
+        """Raises UpstreamError when the provider cannot be reached, and ClientGone. So does the body."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ GROUP_LIMIT = 256
 MOST_WAITING = 20_000  # jobs; a store that hangs for long must not gather all that was given up meanwhile
 COMMIT_TIMEOUT = 10.0  # seconds that a request waits for the store before it goes on without it
 REPLAY_INTERVAL = 2.0  # seconds between attempts to empty the spool
+REPLAY_SLICE = 0.1  # seconds of it at a time; between them is written what requests wait for
 TEND_INTERVAL = 5.0  # seconds between two of the store's own chores
 
 Observer = Callable[[Sequence[Record]], None]
@@ -216,7 +217,7 @@ class BackgroundRecorder:
         group: list[_Job] = []
         closing = False
         try:
-            job = self._jobs.get(timeout=REPLAY_INTERVAL)
+            job = self._jobs.get(timeout=max(0.0, self._next_replay - time.monotonic()))
             while True:
                 if job is None:
                     closing = True  # once what was put in at the same moment is written, too
@@ -284,7 +285,8 @@ class BackgroundRecorder:
         _log.warning("the store did not take records; they wait in the spool", reason=reason)
 
     def _do_chores(self) -> None:
-        """The spool goes first: it tells how interceptions ended that look abandoned otherwise."""
+        """The spool goes first: it tells how interceptions ended that look abandoned otherwise. (Of a long one a
+        slice; what it tells later still replaces what was assumed.)"""
         try:
             self._replay_if_due()
             if self._tend is not None and time.monotonic() >= self._next_tending:
@@ -300,7 +302,9 @@ class BackgroundRecorder:
         self._next_replay = time.monotonic() + REPLAY_INTERVAL
         try:
             if self._spool.waiting():
-                self._spool.replay(self._write)
+                if not self._spool.replay(self._write, REPLAY_SLICE):
+                    self._next_replay = 0.0
+                    return
                 _log.info("the spool has been replayed")
             self._degraded.clear()
         except (RecordingError, OSError) as error:

@@ -6,7 +6,9 @@ it unlocked. Records carry their ids, so replaying a group that did reach the st
 """
 
 import fcntl
+import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -38,6 +40,7 @@ class Spool:
         self._lock = Lock()
         self._own: _File | None = None
         self._full: _File | None = None  # ours, too, but being replayed
+        self._adopted: _File | None = None  # a dead process's, being replayed
 
     def append(self, records: Sequence[Record]) -> None:
         """Keep one group. It is on the disk when this returns. Raises RecordingError when full or unwritable."""
@@ -53,26 +56,29 @@ class Spool:
 
     def waiting(self) -> bool:
         """Whether records of this or of a dead process wait to be replayed."""
-        if self._ours():
+        if self._ours() or self._adopted:
             return True
         found = [file for path in self._others() if (file := _locked(path))]
         for file in found:
             file.close()
         return bool(found)
 
-    def replay(self, write: Write) -> None:
-        """Give every waiting group to `write`, in order, and forget what it took. Raises RecordingError while the
-        store is down; nothing is forgotten then. Who appends meanwhile does not wait: that goes to a new file."""
-        while (full := self._filled()) is not None:
-            self._replay_file(full, write)
+    def replay(self, write: Write, seconds: float = math.inf) -> bool:
+        """Give every waiting group to `write`, in order, and forget the files of which it took all. Returns
+        whether that is done; if not, so many seconds are over, and the next replay goes on from there. Raises
+        RecordingError while the store is down; nothing is forgotten then. Who appends meanwhile does not wait:
+        that goes to a new file."""
+        until = time.monotonic() + seconds
+        while (file := self._filled() or self._taken_over()) is not None:
+            if not self._replay_file(file, write, until):
+                return False
             with self._lock:
-                self._full = None
-                full.file.close()
-        for path in self._others():
-            file = _locked(path)
-            if file is not None:
-                with file:
-                    self._replay_file(_File(path, file), write)
+                if file is self._full:
+                    self._full = None
+                else:
+                    self._adopted = None
+                file.file.close()
+        return True
 
     def _filled(self) -> "_File | None":
         """Our oldest file, to which nothing is appended any more. As long as it cannot be replayed, there is at
@@ -81,6 +87,13 @@ class Spool:
             if self._full is None:
                 self._full, self._own = self._own, None
             return self._full
+
+    def _taken_over(self) -> "_File | None":
+        """A file that a dead process left. It is locked until all of it has been replayed."""
+        if self._adopted is None:
+            found = ((path, _locked(path)) for path in self._others())
+            self._adopted = next((_File(path, file) for path, file in found if file is not None), None)
+        return self._adopted
 
     def write_all(self, records: Sequence[Record], write: Write) -> None:
         """`write` them together or, if one of them can never be written, each by itself; what is refused then is
@@ -94,14 +107,19 @@ class Spool:
                 except RecordRefused:
                     self._put_aside(encode([record]))
 
-    def _replay_file(self, spooled: "_File", write: Write) -> None:
+    def _replay_file(self, spooled: "_File", write: Write, until: float) -> bool:
+        """Whether the time was enough for all of it, or for what an earlier replay has left of it."""
         with os.fdopen(spooled.file.fileno(), "rb", closefd=False) as lines:
-            lines.seek(0)
+            lines.seek(spooled.replayed)
             for line in lines:
                 if line.endswith(b"\n"):  # a line cut by a crash was never relied upon
                     self._replay_line(line, write)
+                spooled.replayed += len(line)
+                if time.monotonic() >= until:
+                    return False
         spooled.file.truncate(0)  # for whoever opened it before it was unlinked and gets the lock after us
         spooled.path.unlink(missing_ok=True)
+        return True
 
     def _replay_line(self, line: bytes, write: Write) -> None:
         try:
@@ -132,12 +150,14 @@ class Spool:
         return [path for path in sorted(self._directory.glob("*.jsonl")) if path not in ours]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _File:
-    """A spool file that this process has locked."""
+    """A spool file that this process has locked. What has been `replayed` is known to this process only: after its
+    death all of the file is replayed again."""
 
     path: Path
     file: FileIO
+    replayed: int = 0  # bytes
 
 
 def _append(file: FileIO, line: bytes) -> None:

@@ -1,19 +1,91 @@
-"""The reverse proxy for routes that are not intercepted: any method, streamed both ways, nothing recorded."""
+"""The reverse proxy for routes that are not intercepted: any method, streamed both ways, nothing recorded.
 
-from collections.abc import Iterator
+Under requests, what comes from a provider is read by a reader of ours, which asks once a moment whether anybody
+still wants it; otherwise a client that leaves a silent provider would hold its place until the read timeout.
+"""
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from http.client import HTTPResponse
 from http.cookiejar import DefaultCookiePolicy
+from socket import socket
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
-from aibridge.errors import UpstreamError, UpstreamTimeout
+from aibridge.errors import ClientGone, UpstreamError, UpstreamTimeout
 from aibridge.interception.gateway import ForwardedRequest, ForwardedResponse
 from aibridge.interception.headers import end_to_end
 from aibridge.upstream.call import UpstreamBody
 
 _CHUNK = 65536
+MOMENT = 1.0  # seconds of silence after which is asked whether the answer is still wanted
+
+# Of the request that is being sent: between it and its connection there is requests, which hands nothing on.
+_abandoned: ContextVar[Callable[[], bool]] = ContextVar("abandoned")
+
+
+class _Reader(io.RawIOBase):
+    """The bytes from a socket, within its time limit. Raises ClientGone once they are not wanted any more."""
+
+    def __init__(self, sock: socket, file: io.BufferedReader, abandoned: Callable[[], bool]) -> None:
+        self._sock = sock
+        self._file = file  # while it is open, the socket is
+        self._abandoned = abandoned
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        patience = self._sock.gettimeout() or 0.0
+        deadline = time.monotonic() + patience
+        try:
+            while True:
+                self._sock.settimeout(max(0.001, min(MOMENT, deadline - time.monotonic())))
+                try:
+                    return self._sock.recv_into(buffer)
+                except TimeoutError:
+                    if self._abandoned():
+                        raise ClientGone from None
+                    if time.monotonic() >= deadline:
+                        raise
+        finally:
+            self._sock.settimeout(patience)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _Head(HTTPResponse):
+    def __init__(self, sock: socket, *arguments: Any, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        self.fp = io.BufferedReader(_Reader(sock, self.fp, _abandoned.get()))
+
+
+class _Plain(HTTPConnection):
+    response_class = _Head
+
+
+class _Secured(HTTPSConnection):
+    response_class = _Head
+
+
+_CONNECTIONS: dict[Any, Any] = {HTTPConnection: _Plain, HTTPSConnection: _Secured}
+
+
+class _Adapter(HTTPAdapter):
+    """Its connections read as it is said above; those through a SOCKS proxy are left as they are."""
+
+    def get_connection_with_tls_context(self, *arguments: Any, **options: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*arguments, **options)
+        pool.ConnectionCls = _CONNECTIONS.get(pool.ConnectionCls, pool.ConnectionCls)
+        return pool
 
 
 class _Upload:
@@ -61,7 +133,7 @@ class Passthrough:
         # One user's cookies must not reach the next one's request, nor a .netrc replace a credential.
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.auth = _as_it_is
-        adapter = HTTPAdapter(pool_maxsize=64)
+        adapter = _Adapter(pool_maxsize=64)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 
@@ -84,7 +156,11 @@ class Passthrough:
         )
         prepared.url = self._base_url + request.path
         settings = self._session.merge_environment_settings(prepared.url, {}, True, None, None)
-        return self._session.send(prepared, timeout=self._timeout, allow_redirects=False, **settings)
+        asking = _abandoned.set(request.abandoned)
+        try:
+            return self._session.send(prepared, timeout=self._timeout, allow_redirects=False, **settings)
+        finally:
+            _abandoned.reset(asking)
 
 
 def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:

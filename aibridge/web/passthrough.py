@@ -5,15 +5,17 @@ from typing import IO
 
 from flask import Request, Response, request
 
-from aibridge.errors import GatewayError, InvalidRequest, NotFound, Unavailable, UpstreamError
+from aibridge.errors import ClientGone, GatewayError, InvalidRequest, NotFound, Unavailable, UpstreamError
 from aibridge.interception.credentials import resolve
-from aibridge.interception.drain import Drain
+from aibridge.interception.drain import Drain, stopping
 from aibridge.interception.gateway import ForwardedRequest, Gateway, Provider
 from aibridge.interception.headers import upstream_headers
 from aibridge.protocols.interceptor import WireProtocol
 from aibridge.upstream.call import Headers, UpstreamBody
 from aibridge.web.auth import authenticate
+from aibridge.web.client_watch import client_watch
 from aibridge.web.errors import as_sent, error_response, too_large
+from aibridge.web.front import NOBODY_LISTENS
 from aibridge.web.limits import admit, claim
 from aibridge.web.received import climbs, read, received_headers, target_below
 from aibridge.web.stream import StreamCut
@@ -29,6 +31,10 @@ def passed_through(gateway: Gateway, provider: Provider, shape: WireProtocol) ->
             return _forwarded(gateway, provider, request)
         except GatewayError as error:
             return error_response(shape, error)
+        except ClientGone:
+            if gateway.drain.over:  # the wait for the provider was given up because of us
+                return error_response(shape, stopping())
+            return Response(status=NOBODY_LISTENS)
 
     return view
 
@@ -42,6 +48,7 @@ def _forwarded(gateway: Gateway, provider: Provider, request: Request) -> Respon
     if length is not None and length > limit:
         raise too_large(limit)
     headers, central = _headers(gateway, provider, request)
+    gone = client_watch(request.environ)
     answer = provider.forward(
         ForwardedRequest(
             method=request.method,
@@ -50,6 +57,7 @@ def _forwarded(gateway: Gateway, provider: Provider, request: Request) -> Respon
             body=_Limited(request.stream, limit, length or 0),
             length=length,
             central=central,
+            abandoned=lambda: gateway.drain.over or gone(),
         )
     )
     return as_sent(
@@ -69,7 +77,7 @@ class _Relayed:
             for chunk in self._body:
                 self._drain.check()
                 yield chunk
-        except (UpstreamError, Unavailable):
+        except (UpstreamError, Unavailable, ClientGone):
             raise StreamCut from None
 
     def close(self) -> None:

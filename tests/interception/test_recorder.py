@@ -4,14 +4,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import Semaphore, Thread
+from threading import Event, Semaphore, Thread
 
 import pytest
 
 from aibridge.errors import RecordingError, RecordRefused
 from aibridge.interception import recorder as recorder_module
 from aibridge.interception.recorder import BackgroundRecorder, without_content
-from aibridge.interception.spool import Spool
+from aibridge.interception.spool import Spool, encode
 from aibridge.records import InterceptionEnded, InterceptionStarted, Record, ToolUsage
 from tests.fakes import MemoryRecorder
 from tests.interception.samples import ended, everything, started
@@ -242,6 +242,54 @@ def test_a_dead_processes_records_are_found_under_steady_traffic(
     assert store.of(InterceptionEnded)
 
 
+def test_a_long_replay_does_not_hold_up_requests(tmp_path: Path) -> None:
+    class Slow(MemoryRecorder):
+        def record(self, records: Sequence[Record]) -> None:
+            Event().wait(0.001)
+            super().record(records)
+
+    names = [f"i{number}" for number in range(2000)]
+    left_by_a_dead_process(tmp_path, names)
+    store = Slow()
+    recorder = BackgroundRecorder(store, Spool(tmp_path))
+    recorder.start()
+    longest, begun = 0.0, 0
+    deadline = time.monotonic() + 30
+    while list(tmp_path.iterdir()) and time.monotonic() < deadline:
+        before = time.monotonic()
+        recorder.begin(started())
+        longest, begun = max(longest, time.monotonic() - before), begun + 1
+    recorder.close()
+    assert longest < 1
+    assert begun > 1
+    assert [record.interception_id for record in store.of(InterceptionEnded)] == names  # type: ignore[union-attr]
+
+
+def test_a_long_replay_needs_no_requests_to_go_on_and_is_over_when_all_is_done(
+    store: MemoryRecorder, recorder: BackgroundRecorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_module, "REPLAY_INTERVAL", 60)
+    monkeypatch.setattr(recorder_module, "REPLAY_SLICE", 0)
+    names = ["a", "b", "c"]
+    for name in names:
+        recorder.settle([ended(name)])  # not started yet
+    tended: list[tuple[int, bool]] = []
+    over = Event()
+
+    def tend() -> None:
+        tended.append((len(store.records), recorder.degraded))
+        if not recorder.degraded:
+            over.set()
+
+    monkeypatch.setattr(recorder_module, "TEND_INTERVAL", 0)
+    recorder._tend = tend
+    recorder.start()
+    assert over.wait(5)
+    recorder.close()
+    assert tended[:4] == [(1, True), (2, True), (3, True), (3, False)]
+    assert [record.interception_id for record in store.of(InterceptionEnded)] == names  # type: ignore[union-attr]
+
+
 def test_when_neither_store_nor_spool_takes_the_records_the_caller_is_told(
     store: MemoryRecorder, tmp_path: Path
 ) -> None:
@@ -322,11 +370,9 @@ def test_the_stores_chores_are_done_at_the_start_and_every_few_seconds_come_what
     assert store.of(InterceptionStarted) == [started()]
 
 
-def left_by_a_dead_process(directory: Path) -> None:
-    from aibridge.interception.spool import encode
-
-    directory.mkdir()
-    (directory / "dead.jsonl").write_bytes(encode([ended("dead")]))
+def left_by_a_dead_process(directory: Path, names: Sequence[str] = ("dead",)) -> None:
+    directory.mkdir(exist_ok=True)
+    (directory / "dead.jsonl").write_bytes(b"".join(encode([ended(name)]) for name in names))
 
 
 def test_observers_see_each_record_once_even_if_it_is_not_kept_and_cannot_do_harm(

@@ -40,6 +40,33 @@ def test_groups_come_back_in_order_and_once(tmp_path: Path) -> None:
     assert got[2:] == [[ended("d")]]
 
 
+def test_a_replay_goes_on_where_its_time_was_over(tmp_path: Path) -> None:
+    left = b"".join(encode([ended(name)]) for name in "cd")
+    dead = tmp_path / "dead.jsonl"
+    dead.write_bytes(left)
+    spool, other = Spool(tmp_path), Spool(tmp_path)
+    for name in "ab":
+        spool.append([ended(name)])
+    got: list[Sequence[Record]] = []
+    for number in range(1, 4):
+        assert not spool.replay(got.append, 0)
+        assert len(got) == number
+    assert dead.read_bytes() == left  # whole until all of it has been replayed, should this process die
+    assert spool.waiting()
+    assert not other.waiting()
+
+    def down(_: Sequence[Record]) -> None:
+        raise RecordingError("down")
+
+    with pytest.raises(RecordingError):
+        spool.replay(down, 0)
+    assert not spool.replay(got.append, 0)
+    assert spool.replay(got.append, 0)
+    assert got == [[ended(name)] for name in "abcd"]
+    assert not spool.waiting()
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_is_forgotten_while_the_store_is_down(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.append([ended("a")])

@@ -284,15 +284,24 @@ def test_tools_that_do_not_end_are_abandoned_and_recorded(
     assert len(recorded.tokens) == 1
 
 
-def test_a_passed_through_answer_that_does_not_end_is_cut(gateways: Gateways) -> None:
+def test_passed_through_answers_that_do_not_end_are_cut_and_those_not_begun_refused(gateways: Gateways) -> None:
+    """Also where the provider is silent, so that nothing comes that could be cut."""
     gateway = gateways.own(allowing(1)).start()
-    steps = [step for _ in range(900) for step in (b"more ", 0.02)]
-    gateway.provider.reply(Reply(body=tuple(steps)))
-
-    with gateway.get("/anthropic/v1/models") as answer:
+    provider, hold = gateway.provider, gateway.provider.hold()
+    busy = Reply(body=tuple(step for _ in range(900) for step in (b"more ", 0.02)))
+    silent = Reply(body=(b"more", hold), framing="chunked")
+    answers = []
+    for number, reply in enumerate((busy, silent, silent.but(before=hold)), 1):
+        provider.reply(reply)
+        answers.append(gateway.get("/anthropic/v1/models"))
+        provider.whole_request(number)
+    for answer in answers[:2]:
         answer.read_until(b"more")
-        gateway.signal(signal.SIGTERM)
-        answer.read()
 
-    assert answer.ended == "cut"
+    gateway.signal(signal.SIGTERM)
+
+    assert [answer.read().ended for answer in answers] == ["cut", "cut", "clean"]
+    assert answers[2].status == 503
+    assert answers[2].error() == ("overloaded_error", STOPPING)
+    assert all(provider.request(number).gone.wait(2) for number in (1, 2, 3))
     assert gateway.wait() == 0

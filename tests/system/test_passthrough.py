@@ -8,13 +8,15 @@ import pytest
 from tests.fake_provider import Reply
 from tests.fake_provider.conversations import BIG, text
 from tests.fake_provider.server import spaced
-from tests.system.client import Exchange
+from tests.system.client import Exchange, eventually
 from tests.system.conftest import Gateways
 from tests.system.gateway import CENTRAL_KEY, SEVERAL, STRICT, Gateway, Setup
+from tests.system.test_limits import ONE_EACH
 
 pytestmark = pytest.mark.system
 
 MIB = 1024 * 1024
+NOTICED_WITHIN = 3.0  # seconds: a moment of the gateway's, and the machine
 BODY = f'{{ "x":  [{BIG}], "n": "\\u00fc ü" }}'.encode()
 
 
@@ -207,6 +209,31 @@ def test_a_client_that_leaves(gateway: Gateway) -> None:
         answer.read_bytes(1000)
 
     assert gateway.provider.request().gone.wait(5)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_client_that_leaves_a_silent_provider(gateways: Gateways, actor: str, begun: bool) -> None:
+    """Its one place is free again, and the provider's connection closed, long before the read timeout."""
+    gateway = gateways(ONE_EACH)
+    hold = gateway.provider.hold()
+    silent = Reply.json(b"").but(body=(b"first", hold), framing="chunked")
+    gateway.provider.reply(silent if begun else silent.but(before=hold))
+
+    def asked() -> Exchange:
+        return gateway.get("/anthropic/v1/models", [("X-User-ID", actor)])
+
+    def is_served() -> bool:
+        with asked() as answer:
+            return answer.read().status == 200
+
+    with asked() as answer:
+        gateway.provider.whole_request()
+        if begun:
+            answer.read_until(b"first")
+
+    assert gateway.provider.request().gone.wait(NOTICED_WITHIN)
+    gateway.provider.always(Reply.json(BODY))
+    eventually(is_served)
 
 
 def test_a_body_over_the_limit(gateways: Gateways) -> None:
