@@ -71,7 +71,18 @@ def on_starting(server: Any) -> None:
     warning = disk_warning(_settings.database.url, os.environ)
     if warning:
         server.log.critical("%s", warning)
-    Database(_settings.database.url).upgrade()
+    _upgrade()
+
+
+def _upgrade() -> None:
+    """Without leaving a connection behind. A worker that inherits one of SQLite's loses all of its own locks on
+    the file when that one is collected as garbage, and then what it commits can vanish, since others may take the
+    log away under it (sqlite.org/howtocorrupt.html, 2.6)."""
+    database = Database(_settings.database.url)
+    try:
+        database.upgrade()
+    finally:
+        database.dispose()
 
 
 def _allow_files() -> None:
