@@ -62,8 +62,8 @@ def gateway(
 ) -> Iterator[Running]:
     """aibridge from the source tree `root`."""
     port = free_port()
-    (folder / "actions").mkdir()
     if tools:
+        (folder / "actions").mkdir()
         (folder / "actions" / "shout.md").write_text(ACTION)
     (folder / "aibridge.toml").write_text(_settings(provider, folder))
     python = root / ".venv" / "bin" / "python"
