@@ -251,9 +251,11 @@ def test_the_stock_ones_are_bounded_and_not_kept_for_long_either(
     value: float,
     left: int,
 ) -> None:
-    fake.always(Reply.json({}))
+    rest = threading.Event()
+    fake.always(Reply.json({}).but(body=(b"{", rest, b"}"), framing="chunked"))
     with http_client(transport(0.05)) as client:
         streams = [client.send(client.build_request("GET", fake.url), stream=True) for _ in range(3)]
+        rest.set()  # not before: whole answers give their connections back unread
         used = client._transport
         assert isinstance(used, StockTransport)
         for stream in streams:
