@@ -1,4 +1,4 @@
-"""Where the gateway runs, as far as that decides whether its disk lasts."""
+"""Where the gateway runs: whether its disk lasts, and which cores it may use."""
 
 import os
 from collections.abc import Mapping
@@ -17,6 +17,10 @@ _PLATFORMS = {
 _CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
 
 SQLITE = "sqlite:///"
+
+# The cores of this process. Known before the workers are forked, each of which then keeps to one of them
+# (`serving/affinity.py`). None where the system does not tell.
+CORES: frozenset[int] = frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
 
 
 def disk_warning(database_url: str, environ: Mapping[str, str], root: Path = Path("/")) -> str | None:

@@ -174,6 +174,7 @@ class Server(Section):
     threads: int = Field(128, ge=2, description="threads of a gthread worker; a request holds one")
     worker_class: Literal["gthread", "gevent"] = Field("gthread", description="how a worker waits")
     relay: bool = Field(True, description="in a gthread worker one thread carries all streams")
+    cpu_affinity: bool = Field(True, description="a gthread worker keeps its threads on one core")
     body_limit: int = Field(32 * MIB, ge=1, description="largest request body, in bytes")
     ping_interval: Seconds = Field(10, description="seconds of silence after which a stream gets a ping")
     drain_timeout: Seconds = Field(60, description="seconds that open streams get to finish at shutdown")

@@ -5,13 +5,14 @@ from typing import Any
 
 from gunicorn.workers import gthread
 
+from aibridge.serving.affinity import OneCore
 from aibridge.serving.connections import Connections
 from aibridge.serving.draining import LINGER, Draining
 from aibridge.serving.memory import Trimming
 from aibridge.serving.parking import Parking
 
 
-class ThreadWorker(Connections, Parking, Draining, Trimming, gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn's
+class ThreadWorker(OneCore, Connections, Parking, Draining, Trimming, gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn's
     """The methods of the base class that are used or changed here are not public: gunicorn is pinned."""
 
     def running(self) -> int:

@@ -102,6 +102,17 @@ class TestInput:
         workshop.write('kind = "command"\nargv = ["./tool.sh"]')
         assert workshop.text() == "mine\n"
 
+    def test_it_is_not_kept_to_the_workers_core(self, workshop: Workshop) -> None:
+        cores = os.sched_getaffinity(0)
+        workshop.write(
+            python(f"import os\nwhile len(os.sched_getaffinity(0)) < {len(cores)}: pass\nprint('free')")
+        )
+        os.sched_setaffinity(0, {min(cores)})
+        try:
+            assert workshop.text() == "free\n"
+        finally:
+            os.sched_setaffinity(0, cores)
+
     @pytest.mark.parametrize(
         ("run", "reason"),
         [

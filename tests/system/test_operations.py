@@ -1,5 +1,6 @@
 """What clients and platforms ask besides: warm-ups, health, starting and stopping (product.md 3 to 5)."""
 
+import os
 import signal
 import sys
 from contextlib import closing
@@ -88,6 +89,23 @@ def test_gunicorn_with_options_of_its_own(gateways: Gateways) -> None:
         assert gateway.recorded(answer.interception_id).interception["status"] == "completed"
 
     assert gateway.stop() == 0
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this machine has one core")
+@pytest.mark.parametrize(("kept", "cores"), [("true", 1), ("false", len(os.sched_getaffinity(0)))])
+def test_a_worker_of_threads_keeps_to_one_core(gateways: Gateways, kept: str, cores: int) -> None:
+    threads = (("AIBRIDGE_SERVER_WORKER_CLASS", "gthread"), ("AIBRIDGE_SERVER_CPU_AFFINITY", kept))
+    gateway = gateways.own(Setup(environment=threads)).start()
+    conversation = text()
+    gateway.provider.always(conversation.reply(stream=True))
+    with gateway.post(conversation.request(stream=True)) as answer:
+        answer.read()
+
+    (worker,) = gateway.worker_pids()
+    allowed = [os.sched_getaffinity(int(thread)) for thread in os.listdir(f"/proc/{worker}/task")]
+    assert len(allowed) > 2
+    assert len(set.union(*allowed)) == cores
+    assert len(os.sched_getaffinity(gateway.pid)) == len(os.sched_getaffinity(0))
 
 
 def test_without_a_key_the_sandbox_answers(gateways: Gateways) -> None:
