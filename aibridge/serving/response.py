@@ -17,9 +17,9 @@ class Response(wsgi.Response):  # type: ignore[misc]  # gunicorn has no types
         self._head = b""
 
     def framed(self, data: bytes) -> bytes:
-        """`data` as it goes over the wire (RFC 9112, section 7.1); it counts as sent."""
+        """`data` for somebody else to send; it counts as sent."""
         self.sent += len(data)
-        return b"%X\r\n%b\r\n" % (len(data), data) if self.chunked else data
+        return self._wire(data)
 
     def send_headers(self) -> None:
         if not self.headers_sent:
@@ -35,7 +35,11 @@ class Response(wsgi.Response):  # type: ignore[misc]  # gunicorn has no types
         self._send(b"0\r\n\r\n" if self.chunked else b"")
 
     def _emit_body(self, data: bytes) -> None:
-        self._send(b"%X\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+        self._send(self._wire(data))
+
+    def _wire(self, data: bytes) -> bytes:
+        """`data` as it goes over the wire (RFC 9112, section 7.1)."""
+        return b"%X\r\n%b\r\n" % (len(data), data) if self.chunked else data
 
     def _send(self, data: bytes) -> None:
         head, self._head = self._head, b""
