@@ -2,9 +2,8 @@
 
 Bytes go out as they come. In silence the client's presence is checked and, between two events only, a ping
 is sent when one is due; otherwise a silent moment is an empty chunk, which WSGI servers pass over. The end is
-held until the records are durable. An answer that did not reach its end
-gets an error event and is cut: the connection closes without the final chunk, because several SDKs take a
-clean end for a whole answer.
+held until the records are durable. An answer that did not reach its end gets an error event and is cut: the
+connection closes without the final chunk, because several SDKs take a clean end for a whole answer.
 """
 
 import errno
