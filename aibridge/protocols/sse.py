@@ -146,9 +146,16 @@ def encode(name: str, data: bytes) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.encode(), lines) if name else b"data: %b\n\n" % lines
 
 
-def text_length(found: re.Match[bytes]) -> int:
-    """How many characters the first group holds, of a JSON text without escapes."""
-    text = found[1]
+def skimmed(pattern: re.Pattern[bytes], written: bytes) -> tuple[bytes, int]:
+    """What `pattern` does not match, and how many characters its one group holds: JSON texts without escapes.
+
+    It takes the blank line before an event but only sees the one behind it, which the next match takes.
+    """
+    parts = pattern.split(written)
+    return b"".join(parts[::2]), sum(map(_characters, parts[1::2]))
+
+
+def _characters(text: bytes) -> int:
     return len(text) if text.isascii() else len(text.decode("utf-8", "replace"))
 
 

@@ -20,7 +20,7 @@ from aibridge.protocols.answer import (
 )
 from aibridge.protocols.interceptor import Payload
 from aibridge.protocols.reading import mapping, parsed_object, sequence, text
-from aibridge.protocols.sse import Event, text_length
+from aibridge.protocols.sse import Event, skimmed
 
 DONE = b"[DONE]"
 
@@ -30,8 +30,10 @@ _REASONING = ("reasoning_content", "reasoning", "reasoning_text")
 # A chunk with a piece of text and nothing else that is not plain; of these, the first tells all.
 _MEMBERS = rb'"(?!error"|choices")[a-z_]+": ?(?:null|\d+|"[^"\\]*")'
 _TEXT_CHUNK = re.compile(
-    rb"(?<=\n\n)data: \{(?:" + _MEMBERS + rb', ?)*"choices": ?\[\{"index": ?\d+, ?"delta": ?'
-    rb'\{"content": ?"([^"\\]*)"\}(?:, ?"(?:logprobs|finish_reason)": ?null)*\}\](?:, ?' + _MEMBERS + rb")*\}\n\n"
+    rb"\n\ndata: \{(?:" + _MEMBERS + rb', ?)*"choices": ?\[\{"index": ?\d+, ?"delta": ?'
+    rb'\{"content": ?"([^"\\]*)"\}(?:, ?"(?:logprobs|finish_reason)": ?null)*\}\](?:, ?'
+    + _MEMBERS
+    + rb")*\}(?=\n\n)"
 )
 
 
@@ -68,14 +70,13 @@ class ChatAccount:
         self._skims = False
 
     def skim(self, written: bytes) -> bytes:
-        return _TEXT_CHUNK.sub(self._skimmed, written)
-
-    def _skimmed(self, found: re.Match[bytes]) -> bytes:
-        if not self._skims:  # it may be the first of all chunks, with only comments before it
-            self._skims = True
-            return found[0]
-        self._characters += text_length(found)
-        return b""
+        start = 0
+        if not self._skims and (first := _TEXT_CHUNK.search(written)):
+            # It may be the first of all chunks, with only comments before it.
+            self._skims, start = True, first.end()
+        rest, characters = skimmed(_TEXT_CHUNK, written[start:])
+        self._characters += characters
+        return written[:start] + rest
 
     def event(self, event: Event) -> None:
         if event.data.strip() == DONE:

@@ -21,7 +21,7 @@ from aibridge.protocols.reading import (
     sequence,
     text,
 )
-from aibridge.protocols.sse import Event, text_length
+from aibridge.protocols.sse import Event, skimmed
 
 # Usage fields with columns of their own; every other number goes into the row's metadata.
 _COLUMNS = {"input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"}
@@ -35,9 +35,9 @@ _PIECES = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta
 
 # As Anthropic writes it; others are read like any event.
 _TEXT_DELTA = re.compile(
-    rb"(?<=\n\n)event: content_block_delta\n"
+    rb"\n\nevent: content_block_delta\n"
     rb'data: \{"type": ?"content_block_delta", ?"index": ?\d+, ?"delta": ?'
-    rb'\{"type": ?"text_delta", ?"text": ?"([^"\\]*)"\} *\} *\n\n'
+    rb'\{"type": ?"text_delta", ?"text": ?"([^"\\]*)"\} *\} *(?=\n\n)'
 )
 
 
@@ -68,11 +68,9 @@ class MessagesAccount:
         self._characters = 0  # of the output so far
 
     def skim(self, written: bytes) -> bytes:
-        return _TEXT_DELTA.sub(self._skimmed, written)
-
-    def _skimmed(self, found: re.Match[bytes]) -> bytes:
-        self._characters += text_length(found)
-        return b""
+        rest, characters = skimmed(_TEXT_DELTA, written)
+        self._characters += characters
+        return rest
 
     def event(self, event: Event) -> None:
         data = parsed_object(event.data)

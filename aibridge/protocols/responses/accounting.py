@@ -19,7 +19,7 @@ from aibridge.protocols.answer import (
 )
 from aibridge.protocols.interceptor import Payload, ProviderError
 from aibridge.protocols.reading import dumped, mapping, parsed_object, sequence, text
-from aibridge.protocols.sse import Event, text_length
+from aibridge.protocols.sse import Event, skimmed
 
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 
@@ -41,12 +41,12 @@ _HOSTED_CALLS = {
 
 _MEMBERS = rb'(?:, ?"(?!delta")[a-z_]+": ?(?:null|\d+|\[\]|"[^"\\]*"))*'
 _TEXT_DELTA = re.compile(
-    rb"(?<=\n\n)event: response\.output_text\.delta\n"
+    rb"\n\nevent: response\.output_text\.delta\n"
     rb'data: \{"type": ?"response\.output_text\.delta"'
     + _MEMBERS
     + rb', ?"delta": ?"([^"\\]*)"'
     + _MEMBERS
-    + rb"\}\n\n"
+    + rb"\}(?=\n\n)"
 )
 
 
@@ -61,11 +61,9 @@ class ResponsesAccount:
         self._characters = 0
 
     def skim(self, written: bytes) -> bytes:
-        return _TEXT_DELTA.sub(self._skimmed, written)
-
-    def _skimmed(self, found: re.Match[bytes]) -> bytes:
-        self._characters += text_length(found)
-        return b""
+        rest, characters = skimmed(_TEXT_DELTA, written)
+        self._characters += characters
+        return rest
 
     def event(self, event: Event) -> None:
         data = parsed_object(event.data)
