@@ -22,15 +22,14 @@ from urllib.request import getproxies
 import httpx2
 
 from aibridge.errors import ClientGone, Unreachable, UpstreamError, UpstreamTimeout
-from aibridge.providers.decoding import ProviderBody, decoded
-from aibridge.providers.refusals import Refusal
+from aibridge.providers.decoding import ProviderBody
 from aibridge.providers.transport import (
     ABANDONED,
-    BODY,
     IDLE_CONNECTIONS,
     STALE_SECONDS,
     TARGET,
     Origin,
+    answered,
     never,
     origin_of,
     proxy_for,
@@ -204,10 +203,7 @@ class StockTransport(httpx2.BaseTransport):
         threading.Thread(target=exchange.run, args=(request,), name="exchange", daemon=True).start()
         answer = exchange.head(abandoned)
         sent = [(name.lower(), value) for name, value in answer.headers.raw]
-        headers, plain = decoded(sent, exchange)
-        if answer.status_code >= 400:
-            plain = Refusal(plain, abandoned)
-        return httpx2.Response(answer.status_code, headers=headers, stream=plain, extensions={BODY: plain})
+        return answered(answer.status_code, sent, exchange, abandoned)
 
     def close(self) -> None:
         with self._lock:

@@ -26,7 +26,7 @@ import httptools
 import httpx2
 
 from aibridge.errors import ClientGone, Unreachable, UpstreamError, UpstreamTimeout
-from aibridge.providers.decoding import ProviderBody, decoded
+from aibridge.providers.decoding import ProviderBody, RawHeaders, decoded
 from aibridge.providers.refusals import Refusal
 from aibridge.sockets import readable
 from aibridge.upstream.call import IDLE
@@ -263,10 +263,7 @@ class Transport(httpx2.BaseTransport):
             connection.close()
             raise
         body = Body(connection, message, timeouts["read"], lambda conn, keep: self._put(origin, conn, keep))
-        headers, plain = decoded(message.headers, body)
-        if message.status >= 400:
-            plain = Refusal(plain, abandoned)
-        return httpx2.Response(message.status, headers=headers, stream=plain, extensions={BODY: plain})
+        return answered(message.status, message.headers, body, abandoned)
 
     def close(self) -> None:
         for idle in self._idle.values():
@@ -384,6 +381,16 @@ class Transport(httpx2.BaseTransport):
         if proxy.scheme != "http":
             raise httpx2.ProxyError(f"a proxy is reached by http, not by {proxy.scheme}")
         return proxy
+
+
+def answered(
+    status: int, headers: RawHeaders, body: ProviderBody, abandoned: Callable[[], bool]
+) -> httpx2.Response:
+    """What a transport returns: the body decoded, and bounded if it is an error's, which the SDKs read whole."""
+    headers, plain = decoded(headers, body)
+    if status >= 400:
+        plain = Refusal(plain, abandoned)
+    return httpx2.Response(status, headers=headers, stream=plain, extensions={BODY: plain})
 
 
 def origin_of(url: httpx2.URL) -> Origin:
