@@ -24,6 +24,7 @@ from aibridge.protocols.responses import RESPONSES
 from aibridge.settings import MIB
 
 INTERCEPTION_ID = "x-aibridge-interception-id"
+NOBODY_LISTENS = 499  # nginx's status for a client that closed the connection; nobody ever sees it
 
 # Waiting does not help with these, so SDKs must not retry them.
 _FINAL = {

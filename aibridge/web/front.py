@@ -34,14 +34,13 @@ from aibridge.settings import MIB
 from aibridge.upstream.call import Headers, UpstreamRequest, UpstreamResponse
 from aibridge.web.auth import authenticate
 from aibridge.web.client_watch import client_watch
-from aibridge.web.errors import INTERCEPTION_ID, as_sent, error_response, too_large
+from aibridge.web.errors import INTERCEPTION_ID, NOBODY_LISTENS, as_sent, error_response, too_large
 from aibridge.web.limits import admit, claim
 from aibridge.web.received import inflated, read, received_headers
 from aibridge.web.stream import SOURCE, AnswerStream, opening
 
 LARGEST_BODY = 128 * MIB  # of an answer that has to be held until it is whole
 LONGEST_NAME = 256  # of what clients call a model or themselves
-NOBODY_LISTENS = 499  # nginx's status for a client that closed the connection; nobody ever sees it
 
 SSE_HEADERS: Headers = (
     ("Content-Type", "text/event-stream; charset=utf-8"),

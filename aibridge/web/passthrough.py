@@ -14,8 +14,7 @@ from aibridge.protocols.interceptor import WireProtocol
 from aibridge.upstream.call import Headers, UpstreamBody
 from aibridge.web.auth import authenticate
 from aibridge.web.client_watch import client_watch
-from aibridge.web.errors import as_sent, error_response, too_large
-from aibridge.web.front import NOBODY_LISTENS
+from aibridge.web.errors import NOBODY_LISTENS, as_sent, error_response, too_large
 from aibridge.web.limits import admit, claim
 from aibridge.web.received import climbs, read, received_headers, target_below
 from aibridge.web.stream import StreamCut
