@@ -21,8 +21,19 @@ DOCUMENT = ROOT / "docs" / "performance.md"
 FOLDER = ROOT / "docs" / "performance"
 LAST_RUN = INSTALLED / "results.json"  # every sample
 
-SIZES = {"b16-2k": 2, "b16": 20, "b16-100k": 100, "b16-400k": 400, "b16-1m": 1000}
-STREAMS = {"s4": 4, "s32": 32, "s100": 100}
+# By file: the title, what is across and where each scenario is there, what is upward and which figure that is.
+PLOTS = {
+    "requests.svg": (
+        "CPU of a blocking request, 16 at once",
+        ("KB of the request", {"b16-2k": 2, "b16": 20, "b16-100k": 100, "b16-400k": 400, "b16-1m": 1000}),
+        ("ms", "cpu_ms_per_request"),
+    ),
+    "events.svg": (
+        "CPU of a streamed event, an event per 10 ms and stream",
+        ("streams", {"s4": 4, "s32": 32, "s100": 100}),
+        ("us", "cpu_us_per_event"),
+    ),
+}
 
 About = Mapping[str, str]  # where and with what a run took place
 
@@ -52,22 +63,8 @@ def write(results: Results, about: About) -> None:
     FOLDER.mkdir(exist_ok=True)
     medians = {"about": dict(about), "medians": results.medians()}
     (FOLDER / "results.json").write_text(json.dumps(medians, indent=1) + "\n")
-    (FOLDER / "requests.svg").write_text(
-        lines(
-            "CPU of a blocking request, 16 at once",
-            "KB of the request",
-            "ms",
-            _series(results, SIZES, "cpu_ms_per_request"),
-        )
-    )
-    (FOLDER / "events.svg").write_text(
-        lines(
-            "CPU of a streamed event, an event per 10 ms and stream",
-            "streams",
-            "us",
-            _series(results, STREAMS, "cpu_us_per_event"),
-        )
-    )
+    for file, (title, (across, scenarios), (upward, figure)) in PLOTS.items():
+        (FOLDER / file).write_text(lines(title, across, upward, _series(results, scenarios, figure)))
     told = ", ".join(f"{name} {value}" for name, value in about.items())
     text = DOCUMENT.read_text("utf-8")
     DOCUMENT.write_text(replaced(text, f"Measured with: {told}.\n\n{report(results)}"), "utf-8")
