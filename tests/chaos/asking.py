@@ -7,13 +7,8 @@ from typing import Any
 
 from tests.mcp.servers import ExampleServer
 from tests.system.client import Exchange
-from tests.system.gateway import ROOT, Gateway
+from tests.system.gateway import ROOT, ROUTES, Gateway, two_vendors
 
-ROUTES = {
-    "messages": "/anthropic/v1/messages",
-    "chat_completions": "/openai/v1/chat/completions",
-    "responses": "/openai/v1/responses",
-}
 # Without this at its end a stream is half an answer.
 LAST = {"messages": b"message_stop", "chat_completions": b"[DONE]", "responses": b"response.completed"}
 NOBODY = "nobody listened"  # so nobody can have heard the question
@@ -23,21 +18,7 @@ TOOLS: Sequence[Sequence[str]] = ((), (ACTION,), (MCP,), (ACTION, MCP))
 
 def configuration(mcp: ExampleServer, provider: str = "") -> str:
     """A gateway for these questions, its tools on that MCP server; `provider` is added to both providers."""
-    return f"""
-[[providers]]
-name = "anthropic"
-type = "anthropic"
-base_url = "{{url}}"
-keys = ["sk-ant-central"]
-{provider}
-
-[[providers]]
-name = "openai"
-type = "openai"
-base_url = "{{url}}/v1"
-keys = ["sk-central-openai"]
-{provider}
-
+    return f"""{two_vendors(provider)}
 [actions]
 dir = "{ROOT / "tests/system/actions"}"
 

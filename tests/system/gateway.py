@@ -23,6 +23,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PING_INTERVAL = 0.3
 CENTRAL_KEY = "sk-ant-central-0123456789abcdef"
 MESSAGES = "/anthropic/v1/messages"
+ROUTES = {  # where there are `two_vendors`
+    "messages": MESSAGES,
+    "chat_completions": "/openai/v1/chat/completions",
+    "responses": "/openai/v1/responses",
+}
 
 # Other variables that the SDKs and HTTP libraries read by themselves: none may change a request to the provider.
 LEAK = "leaked-from-the-environment"
@@ -92,6 +97,25 @@ read_timeout = 0.7
 )
 # Little is allowed here.
 STRICT = Setup(environment=(("AIBRIDGE_SERVER_BODY_LIMIT", "2000"), ("AIBRIDGE_AUTH_ALLOW_BYOK", "false")))
+
+
+def two_vendors(more: str = "") -> str:
+    """The providers of a gateway that is asked in every protocol; `more` is added to both."""
+    return f"""
+[[providers]]
+name = "anthropic"
+type = "anthropic"
+base_url = "{{url}}"
+keys = ["sk-ant-central"]
+{more}
+
+[[providers]]
+name = "openai"
+type = "openai"
+base_url = "{{url}}/v1"
+keys = ["sk-central-openai"]
+{more}
+"""
 
 
 @dataclass

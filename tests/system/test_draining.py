@@ -13,7 +13,7 @@ from tests.fake_provider.conversations import message_start, request_bytes, text
 from tests.fake_provider.model import Call, Model, Part, Say, Wait
 from tests.system.client import PING, Exchange, eventually
 from tests.system.conftest import Gateways
-from tests.system.gateway import QUICK_PINGS, ROOT, Gateway, Setup
+from tests.system.gateway import QUICK_PINGS, ROOT, ROUTES, Gateway, Setup, two_vendors
 
 pytestmark = pytest.mark.system
 
@@ -22,27 +22,10 @@ REST = text().events[-2:]
 REQUEST = request_bytes(user("hi"), stream=True)
 STOPPING = "the gateway is being stopped or restarted"
 
-TOML = f"""
-[[providers]]
-name = "anthropic"
-type = "anthropic"
-base_url = "{{url}}"
-keys = ["sk-ant-central"]
-
-[[providers]]
-name = "openai"
-type = "openai"
-base_url = "{{url}}/v1"
-keys = ["sk-central-openai"]
-
+TOML = f"""{two_vendors()}
 [actions]
 dir = "{ROOT / "tests/system/napping"}"
 """
-ROUTES = {
-    "messages": "/anthropic/v1/messages",
-    "chat_completions": "/openai/v1/chat/completions",
-    "responses": "/openai/v1/responses",
-}
 PROTOCOLS = tuple(ROUTES)
 
 

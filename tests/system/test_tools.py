@@ -21,34 +21,15 @@ from tests.fake_provider import Received, Reply
 from tests.fake_provider.model import USAGE, Call, Json, Model, Part, Say, Think, Wait, whole
 from tests.system.client import Exchange, eventually
 from tests.system.conftest import Gateways
-from tests.system.gateway import ROOT, Gateway, Setup
+from tests.system.gateway import ROOT, ROUTES, Gateway, Setup, two_vendors
 
 pytestmark = pytest.mark.system
 
 PROTOCOLS = ("messages", "chat_completions", "responses")
-ROUTES = {
-    "messages": "/anthropic/v1/messages",
-    "chat_completions": "/openai/v1/chat/completions",
-    "responses": "/openai/v1/responses",
-}
 PING = {"messages": b"event: ping\n", "chat_completions": b": ping\n", "responses": b": ping\n"}
 ECHO, ADD, SLOW, SHOUT = "bmcp_example_echo", "bmcp_example_add", "bmcp_example_slow", "bact_shout"
 
-TOML = f"""
-[[providers]]
-name = "anthropic"
-type = "anthropic"
-base_url = "{{url}}"
-keys = ["sk-ant-central"]
-retry = {{ max_retries = 0 }}
-
-[[providers]]
-name = "openai"
-type = "openai"
-base_url = "{{url}}/v1"
-keys = ["sk-central-openai"]
-retry = {{ max_retries = 0 }}
-
+TOML = f"""{two_vendors("retry = { max_retries = 0 }")}
 [[mcp_servers]]
 name = "example"
 url = "http://127.0.0.1:%d/mcp"
