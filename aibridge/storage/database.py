@@ -218,6 +218,7 @@ def _sqlite(url: URL) -> _Engines:
         url,
         isolation_level="AUTOCOMMIT",
         connect_args={"timeout": LOCK_RETRY},
+        pool_use_lifo=True,  # a connection's cache is good as long as no other one writes
         json_serializer=json_text,
         json_deserializer=orjson.loads,
         hide_parameters=True,
