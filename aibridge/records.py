@@ -5,12 +5,12 @@ InterceptionStarted made). Records carry their own ids, so writing one twice, as
 do, changes nothing.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import getrandbits
 from typing import Any, Literal, Protocol
-from uuid import UUID
 
 Status = Literal["completed", "failed", "cancelled", "interrupted"]
 CredentialKind = Literal["byok", "centralized"]
@@ -20,9 +20,12 @@ LONGEST_ID = 512  # characters of an id or name that a provider or client chose
 
 
 def new_id() -> str:
-    """A random UUID. It need not be unguessable, and unlike `uuid4` this asks the kernel for nothing; Python seeds
-    its generator anew after a fork."""
-    return str(UUID(int=getrandbits(128), version=4))
+    """A UUID of version 7 (RFC 9562, section 5.7): milliseconds, then chance. What is recorded at the same time
+    has neighbouring ids, so that it changes few pages of an index. It need not be unguessable; Python seeds its
+    generator anew after a fork."""
+    stamp = time.time_ns() // 1_000_000
+    digits = f"{stamp << 80 | 7 << 76 | getrandbits(12) << 64 | 2 << 62 | getrandbits(62):032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def now() -> datetime:
