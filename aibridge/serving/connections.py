@@ -23,6 +23,8 @@ from typing import Any
 
 from gunicorn import util
 
+from aibridge.serving.threads import Threads
+
 HEAD_TIMEOUT = 5.0  # seconds from the first byte of a request to the end of its head
 UPLOAD_MOMENT = 0.1  # seconds in which the rest of a refused upload may come, to keep its connection
 LINGER = 2.0  # seconds that a client gets to close after us
@@ -87,13 +89,16 @@ class Connections:
     nr_conns: int
     pending_conns: Any
     poller: BaseSelector
-    tpool: Any
+    tpool: Threads
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._heads: dict[Any, float] = {}  # connections whose next request is being read, and until when
         self._held: dict[int, Any] = {}  # connections that a thread has, by the thread
         self._accepting_from = 0.0
+
+    def get_thread_pool(self) -> Threads:
+        return Threads(self.cfg.threads, "request")
 
     def run(self) -> None:
         self.lingering = Lingering(self.poller, self._closed)
@@ -134,7 +139,7 @@ class Connections:
 
     def _more_follows(self, conn: Any) -> bool:
         draining = self.draining  # type: ignore[attr-defined]  # of the class that this is mixed into
-        if not self.alive or draining or not self.tpool._work_queue.empty():
+        if not self.alive or draining or self.tpool.waiting:
             return False
         if conn.parser.unreader.buf.tell():
             return True

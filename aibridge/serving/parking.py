@@ -5,7 +5,7 @@ upgrade changes it.
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -17,6 +17,7 @@ from gunicorn.http import wsgi
 from aibridge.interception.gateway import Gateway
 from aibridge.serving.relay import Flow, Relay
 from aibridge.serving.response import Response
+from aibridge.serving.threads import Threads
 from aibridge.web.limits import needs_no_thread
 from aibridge.web.stream import SOURCE
 
@@ -66,15 +67,15 @@ class Parking:
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._relay: Relay | None = None
-        self._resuming: ThreadPoolExecutor
-        self._waiting: ThreadPoolExecutor
+        self._resuming: Threads
+        self._waiting: Threads
 
     def run(self) -> None:
         gateway: Gateway | None = self.gateway  # type: ignore[attr-defined]  # Draining's
         if gateway is not None and gateway.settings.server.relay and not self.cfg.is_ssl:
-            self._resuming = ThreadPoolExecutor(self.cfg.threads, thread_name_prefix="resumed")
+            self._resuming = Threads(self.cfg.threads, "resumed")
             self._resuming.submit(bool)  # it has a thread now, even if later no other can be started
-            self._waiting = ThreadPoolExecutor(self.cfg.worker_connections, thread_name_prefix="waiting")
+            self._waiting = Threads(self.cfg.worker_connections, "waiting")
             self._relay = Relay(gateway.settings.server.moment, lambda: gateway.drain.over)
             self._relay.start()
         super().run()  # type: ignore[misc]  # gunicorn's

@@ -1,0 +1,79 @@
+"""A pool of threads that grows as `concurrent.futures.ThreadPoolExecutor` does, and shrinks again.
+
+That one keeps every thread it ever started. Fifty streams that end in the same moment need fifty threads for a
+moment, and then nobody does.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from queue import Empty, SimpleQueue
+from typing import Any
+
+IDLE_SECONDS = 5.0  # that a thread waits for something to do
+
+
+class Threads(Executor):
+    """At most `most` threads; the last one stays. They end with the process: nothing waits for what they do."""
+
+    def __init__(self, most: int, name: str) -> None:
+        self._most = most
+        self._name = name
+        self._tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._free = 0  # threads that take a task before they do anything else
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there are tasks that no thread has taken yet."""
+        return not self._tasks.empty()
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **options: Any) -> "Future[Any]":
+        """Raises RuntimeError if there is no thread, and none can be started."""
+        future: Future[Any] = Future()
+
+        def task() -> None:
+            try:
+                future.set_result(work(*args, **options))
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._tasks.put(task)
+        self._grow()
+        return future
+
+    def _grow(self) -> None:
+        with self._lock:
+            if self._threads == self._most or self._tasks.qsize() <= self._free:
+                return
+            try:
+                threading.Thread(target=self._run, name=self._name, daemon=True).start()
+            except RuntimeError:  # the system has none left
+                if not self._threads:
+                    raise
+                return
+            self._threads += 1
+            self._free += 1
+
+    def _run(self) -> None:
+        while (task := self._next()) is not None:
+            self._grow()  # somebody may have counted on this thread for another task
+            task()
+            del task  # and all that it holds, while this thread waits
+            with self._lock:
+                self._free += 1
+
+    def _next(self) -> Callable[[], None] | None:
+        """None when this thread is not needed any more."""
+        while True:
+            try:
+                task = self._tasks.get(timeout=IDLE_SECONDS)
+            except Empty:
+                task = None
+            with self._lock:
+                if task is None and (self.waiting or self._threads == 1):
+                    continue
+                self._free -= 1
+                self._threads -= task is None
+                return task
