@@ -88,9 +88,12 @@ class Relay:
     def _run(self) -> None:
         while True:
             for descriptor, events in self._sockets.poll(self._patience(), MOST_EVENTS):
+                if descriptor == self._bell:
+                    os.eventfd_read(self._bell)
+                    continue
                 flow = self._flows.get(descriptor)
                 if flow is None:
-                    continue  # the bell, or the other socket of a flow that was let go just now
+                    continue  # it is the other socket of a flow that was let go just now
                 try:
                     self._happened(flow, descriptor, events)
                 except Exception as error:
@@ -153,8 +156,6 @@ class Relay:
         self._flows[provider] = flow
 
     def _take_in(self) -> None:
-        with suppress(BlockingIOError):
-            os.eventfd_read(self._bell)
         while self._parked:
             flow = self._parked.popleft()
             try:
