@@ -132,7 +132,10 @@ class Connections:
 
     def handle(self, conn: Any) -> object:
         """A request on a connection, and the next ones if they follow at once."""
-        result = self._handled(conn)
+        return self.and_the_next(conn, self._handled(conn))
+
+    def and_the_next(self, conn: Any, result: object) -> object:
+        """After a request that ended with `result`: what gunicorn's `handle` returned, for the last of them."""
         while result is True and self._more_follows(conn):
             result = self._handled(conn)
         return result

@@ -145,13 +145,13 @@ class Parking:
         relay.park(Flow(answer.chunks, answer.source, answer.connection.sock, answer.response.framed, resume))
 
     def _resume(self, answer: Answer, flow: Flow) -> None:
-        move = partial(self._waiting.submit, self._finish, answer, flow)
-        self._resuming.submit(self._finish, answer, flow, move)
+        move = partial(self._continue_on, self._waiting, answer, flow, None)
+        self._continue_on(self._resuming, answer, flow, move)
 
-    def _finish(self, answer: Answer, flow: Flow, move: Callable[[], object] | None = None) -> None:
-        done: Future[object] = Future()
-        done.set_result(self._continued(answer, flow, move))
-        self.method_queue.defer(self.finish_request, answer.connection, done)
+    def _continue_on(self, pool: Threads, answer: Answer, flow: Flow, move: Callable[[], object] | None) -> None:
+        """As gunicorn's `enqueue_req`."""
+        done = pool.submit(self._continued, answer, flow, move)
+        done.add_done_callback(partial(self.method_queue.defer, self.finish_request, answer.connection))
 
     def _continued(self, answer: Answer, flow: Flow, move: Callable[[], object] | None) -> object:
         """As gunicorn's `handle`: whether the connection can be kept alive, or PARKED."""
@@ -162,7 +162,8 @@ class Parking:
             with self.held(answer.connection):  # type: ignore[attr-defined]  # Connections'
                 answer.connection.sock.sendall(flow.unsent)
                 carried = self._carried(answer, move)
-                return self._keepalive_after(answer.connection, carried)  # type: ignore[attr-defined]  # gunicorn's
+                over = self._keepalive_after(answer.connection, carried)  # type: ignore[attr-defined]  # gunicorn's
+            return self.and_the_next(answer.connection, over)  # type: ignore[attr-defined]  # Connections'
         except OSError as error:  # the client left, or the answer was cut
             self.log.debug("Ignoring %r", error)
         except Exception:

@@ -6,7 +6,8 @@ from dataclasses import replace
 from functools import partial
 
 import structlog
-from flask import Request, Response, request
+from flask import Request, Response
+from flask.globals import request_ctx
 
 from aibridge.errors import (
     ClientGone,
@@ -58,6 +59,7 @@ def bridged(gateway: Gateway, provider: Provider, protocol: WireProtocol, path: 
 
     def view() -> Response:
         arrived = time.monotonic()
+        request = request_ctx.request  # itself: every use of Flask's proxy looks for it anew
         gateway.start()
         try:
             gateway.drain.admit()
