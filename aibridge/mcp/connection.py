@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import Implementation, JSONRPCResponse, ToolListChangedNotification
 
 from aibridge import __version__
+from aibridge.hosting import unbind
 from aibridge.settings import McpServer
 
 DELETE_LIMIT = 2.0  # seconds that the server gets to answer the end of a session
@@ -104,17 +106,29 @@ async def _listen(client: Client, watch: Watch) -> None:
 
 def _transport(server: McpServer, watch: Watch) -> Transport:
     if server.url is None:
-        return stdio_client(
-            StdioServerParameters(
-                command=server.command[0],
-                args=list(server.command[1:]),
-                env={name: value.get_secret_value() for name, value in server.env.items()},
-            ),
-            errlog=sys.stderr,
-        )
+        return _stdio(server)
     if server.transport == "sse":
         return sse_client(server.url, httpx_client_factory=partial(_http_client, server, watch))
     return _streamable_http(server.url, _http_client(server, watch))
+
+
+@asynccontextmanager
+async def _stdio(server: McpServer) -> AsyncIterator[Any]:
+    parameters = StdioServerParameters(
+        command=server.command[0],
+        args=list(server.command[1:]),
+        env={name: value.get_secret_value() for name, value in server.env.items()},
+    )
+    async with stdio_client(parameters, errlog=sys.stderr) as streams:
+        unbind(_children_of_this_thread())
+        yield streams
+
+
+def _children_of_this_thread() -> list[int]:
+    """The SDK keeps to itself which process it started."""
+    with suppress(OSError):
+        return [int(child) for child in Path("/proc/thread-self/children").read_text().split()]
+    return []
 
 
 def _http_client(

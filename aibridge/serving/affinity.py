@@ -61,20 +61,21 @@ class Affinity:
         now, own, busy = self._seen
         load = {core: (busy[core] - busy_then[core]) / (now - then) for core in self._cores}
         load[self.core] -= (own - own_then) / (now - then)
-        if random.random() < CHANCE:
-            self.core = freer(self.core, load)
-        self._keep()
+        core = freer(self.core, load)
+        if core != self.core and random.random() < CHANCE:
+            self.core = core
+            self._keep()
 
     def _look(self) -> tuple[float, float, dict[int, float]]:
         busy = busy_seconds(_STAT.read_text())
         return time.monotonic(), time.process_time(), {core: busy[core] for core in self._cores}
 
     def _keep(self) -> None:
-        """A new thread goes where its maker was, so one that is made during a move may stay behind until the next
-        call."""
-        for thread in os.listdir("/proc/self/task"):
-            with suppress(OSError):  # it has ended
-                os.sched_setaffinity(int(thread), {self.core})
+        """A new thread starts where its maker is, so one that is made meanwhile may be missed at first."""
+        for _ in range(2):
+            for thread in os.listdir("/proc/self/task"):
+                with suppress(OSError):  # it has ended
+                    os.sched_setaffinity(int(thread), {self.core})
 
 
 class OneCore:

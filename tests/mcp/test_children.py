@@ -62,6 +62,17 @@ def test_a_child_gets_its_environment_and_little_of_ours(monkeypatch: pytest.Mon
     assert "OUR_SECRET" not in environment
 
 
+def test_a_child_is_not_kept_to_the_workers_core() -> None:
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})  # threads start where their maker is
+    try:
+        with running(STDIO_SERVER):
+            (child,) = _children()
+            assert os.sched_getaffinity(child) == cores
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 def test_a_stubborn_child_does_not_hold_up_the_end() -> None:
     program = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
     toolbox = McpToolbox([McpServer(name="example", command=(sys.executable, "-c", program, "--stdio"))])

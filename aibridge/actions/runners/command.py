@@ -21,7 +21,7 @@ from aibridge.actions.runners.call import Call
 from aibridge.actions.runners.output import Head, Output, Tail
 from aibridge.actions.runners.time_limit import TICK, TimeLimit
 from aibridge.actions.secrets import Secrets, is_reference
-from aibridge.hosting import CORES
+from aibridge.hosting import unbind
 from aibridge.interception.toolbox import ToolFailed
 
 # The only variables of ours that a program gets.
@@ -70,8 +70,7 @@ def _started(run: CommandRun, folder: Path, call: Call) -> "subprocess.Popen[byt
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ToolFailed(f"{argv[0]} cannot be started: {reason}") from None
-    with suppress(OSError, ValueError):  # it has ended; the system does not tell of cores
-        os.sched_setaffinity(process.pid, CORES)  # not on the one that this worker keeps to
+    unbind([process.pid])
     return process
 
 
