@@ -7,19 +7,23 @@ questions never wait, so they always go to the kernel's own.
 import select
 import socket
 import sys
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 
-def _poll() -> Any:
+@cache
+def _poll_class() -> Callable[[], Any]:
     monkey = sys.modules.get("gevent.monkey")
-    return monkey.get_original("select", "poll")() if monkey else select.poll()
+    return monkey.get_original("select", "poll") if monkey else select.poll
 
 
 def _has(sock: socket.socket, events: int) -> bool:
     descriptor = sock.fileno()
     if descriptor < 0:
         return True
-    poll = _poll()
+    poll_class = _poll_class()
+    poll = poll_class()
     poll.register(descriptor, events)
     return bool(poll.poll(0))
 

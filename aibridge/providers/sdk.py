@@ -64,17 +64,21 @@ def exact_request(client: Any, options: Any) -> httpx2.Request | None:
         return None
     target = _BREAKING.sub(lambda match: b"%%%02X" % match[0][0], outgoing.path.encode("latin-1"))
     base = str(client.base_url).rstrip("/")
-    return httpx2.Request(
+    url = _url(base + target.decode("latin-1"))
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in outgoing.headers]
+    request = httpx2.Request(
         "POST",
-        _url(base + target.decode("latin-1")),
-        headers=[(name.encode(), value.encode("latin-1")) for name, value in outgoing.headers],
-        content=outgoing.body,
+        url,
+        headers=[(b"Host", url.netloc), *headers, (b"Content-Length", b"%d" % len(outgoing.body))],
+        stream=httpx2.ByteStream(outgoing.body),  # as `content` it would be looked at for which headers to add
         extensions={
             "timeout": client.timeout.as_dict(),
             ABANDONED: outgoing.abandoned,
             TARGET: _url(base).raw_path.rstrip(b"/") + target,
         },
     )
+    request.read()
+    return request
 
 
 @lru_cache(maxsize=256)
