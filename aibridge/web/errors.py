@@ -1,7 +1,6 @@
 """The gateway's own errors as HTTP answers, in the shape of the API that the route belongs to."""
 
 import math
-from collections.abc import Sequence
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
@@ -47,6 +46,12 @@ def shape_for(path: str, provider_type: str) -> WireProtocol:
     return next(named, _BY_TYPE.get(provider_type, MESSAGES))
 
 
+class AsSent(Response):
+    """A response with the provider's headers only: Flask adds a content type where there is none."""
+
+    default_mimetype = None
+
+
 def error_response(protocol: WireProtocol, error: GatewayError, interception_id: str | None = None) -> Response:
     body = protocol.error_body(error.kind, error.message, interception_id)
     response = Response(body, error.status, content_type="application/json")
@@ -58,13 +63,6 @@ def error_response(protocol: WireProtocol, error: GatewayError, interception_id:
         response.headers["allow"] = ", ".join(error.allowed)
     if interception_id is not None:
         response.headers[INTERCEPTION_ID] = interception_id
-    return response
-
-
-def as_sent(response: Response, headers: Sequence[tuple[str, str]]) -> Response:
-    """The response with the provider's headers only: Flask adds a content type where there is none."""
-    response.headers.pop("content-type", None)
-    response.headers.extend(headers)
     return response
 
 

@@ -35,7 +35,7 @@ from aibridge.settings import MIB
 from aibridge.upstream.call import Headers, UpstreamRequest, UpstreamResponse
 from aibridge.web.auth import authenticate
 from aibridge.web.client_watch import client_watch
-from aibridge.web.errors import INTERCEPTION_ID, NOBODY_LISTENS, as_sent, error_response, too_large
+from aibridge.web.errors import INTERCEPTION_ID, NOBODY_LISTENS, AsSent, error_response, too_large
 from aibridge.web.limits import admit, claim
 from aibridge.web.received import inflated, read, received_headers
 from aibridge.web.stream import SOURCE, AnswerStream, opening
@@ -286,7 +286,7 @@ class _Visit:
         if verdict.failure is not None:
             return error_response(self._protocol, verdict.failure, exchange.id)
         headers = [*returned_headers(response.headers), (INTERCEPTION_ID, exchange.id)]
-        return as_sent(Response(body, response.status), headers)
+        return AsSent(body, response.status, headers)
 
     def _failed(self, exchange: Exchange, error: GatewayError) -> Response:
         exchange.settle(error.status, failure=error)

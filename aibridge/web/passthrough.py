@@ -14,7 +14,7 @@ from aibridge.protocols.interceptor import WireProtocol
 from aibridge.upstream.call import Headers, UpstreamBody
 from aibridge.web.auth import authenticate
 from aibridge.web.client_watch import client_watch
-from aibridge.web.errors import NOBODY_LISTENS, as_sent, error_response, too_large
+from aibridge.web.errors import NOBODY_LISTENS, AsSent, error_response, too_large
 from aibridge.web.limits import admit, claim
 from aibridge.web.received import climbs, read, received_headers, target_below
 from aibridge.web.stream import StreamCut
@@ -59,9 +59,7 @@ def _forwarded(gateway: Gateway, provider: Provider, request: Request) -> Respon
             abandoned=lambda: gateway.drain.over or gone(),
         )
     )
-    return as_sent(
-        Response(_Relayed(answer.body, gateway.drain), answer.status, direct_passthrough=True), answer.headers
-    )
+    return AsSent(_Relayed(answer.body, gateway.drain), answer.status, answer.headers, direct_passthrough=True)
 
 
 class _Relayed:
