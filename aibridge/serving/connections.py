@@ -142,7 +142,8 @@ class Connections:
 
     def _more_follows(self, conn: Any) -> bool:
         draining = self.draining  # type: ignore[attr-defined]  # of the class that this is mixed into
-        if not self.alive or draining or self.tpool.waiting:
+        wanted = self.tpool.waiting or self.ends_wait  # type: ignore[attr-defined]  # Parking's
+        if not self.alive or draining or wanted:
             return False
         if conn.parser.unreader.buf.tell():
             return True

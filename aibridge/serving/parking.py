@@ -54,7 +54,8 @@ def _no_source() -> None:
 class Parking:
     """To be mixed in before gunicorn's gthread worker. A request begins on a thread of the pool; its answer leaves
     it when it only waits for its provider, and ends on a thread of a second pool, so that no number of ending
-    streams keeps the first from what is new. If it runs tools instead, it goes on in a third pool, which has a
+    streams keeps the first from what is new. (That thread also answers what follows at once on the connection,
+    unless another stream waits for its end.) If it runs tools instead, it goes on in a third pool, which has a
     thread for everybody: who ends must not wait for them."""
 
     alive: bool
@@ -76,9 +77,15 @@ class Parking:
             self._resuming = Threads(self.cfg.threads, "resumed")
             self._resuming.submit(bool)  # it has a thread now, even if later no other can be started
             self._waiting = Threads(self.cfg.worker_connections, "waiting")
+            self._waiting.submit(bool)
             self._relay = Relay(gateway.settings.server.moment, lambda: gateway.drain.over)
             self._relay.start()
         super().run()  # type: ignore[misc]  # gunicorn's
+
+    @property
+    def ends_wait(self) -> bool:
+        """Whether streams are at their end and find no thread."""
+        return self._relay is not None and self._resuming.waiting
 
     def handle_request(self, req: Any, conn: Any) -> object:
         """gunicorn's, but for the answers that are parked."""
@@ -121,8 +128,8 @@ class Parking:
                     self._park(self._relay, answer)
                     return PARKED
                 if move is not None and silent == SILENT_STEPS:
-                    parked = True
                     move()
+                    parked = True
                     return PARKED
             answer.response.close()
             return not answer.response.should_close()
@@ -160,10 +167,9 @@ class Parking:
                 self._ended(answer)
                 return False
             with self.held(answer.connection):  # type: ignore[attr-defined]  # Connections'
-                answer.connection.sock.sendall(flow.unsent)
                 carried = self._carried(answer, move)
-                over = self._keepalive_after(answer.connection, carried)  # type: ignore[attr-defined]  # gunicorn's
-            return self.and_the_next(answer.connection, over)  # type: ignore[attr-defined]  # Connections'
+                result = self._keepalive_after(answer.connection, carried)  # type: ignore[attr-defined]  # gunicorn's
+            return self.and_the_next(answer.connection, result)  # type: ignore[attr-defined]  # Connections'
         except OSError as error:  # the client left, or the answer was cut
             self.log.debug("Ignoring %r", error)
         except Exception:

@@ -7,6 +7,7 @@ import json
 import re
 import select
 import socket
+import struct
 import time
 from collections.abc import Iterable
 from typing import Any, Self
@@ -146,6 +147,11 @@ class Exchange:
         return bytes(self.body).replace(PING, b"")
 
     def close(self) -> None:
+        self._socket.close()
+
+    def reset(self) -> None:
+        """Hang up with a RST, as a process that is killed with unread bytes does."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
 
     # --- framing -------------------------------------------------------------------------------------------------

@@ -1,16 +1,19 @@
 """Pings while a provider is silent, and clients that leave (behaviour.md 4.3, 4.4)."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection, HTTPResponse
 from itertools import chain
+from threading import Event, Semaphore
 
 import pytest
 
 from tests.fake_provider import Received, Reply
 from tests.fake_provider.conversations import event, message_start, request_bytes, text, text_block, user
 from tests.fake_provider.server import endless
-from tests.system.client import PING, eventually
+from tests.system.client import DEADLINE, PING, eventually
 from tests.system.conftest import Gateways
-from tests.system.gateway import PING_INTERVAL, QUICK_PINGS, Gateway
+from tests.system.gateway import MESSAGES, PING_INTERVAL, QUICK_PINGS, Gateway, Setup
 
 pytestmark = pytest.mark.system
 
@@ -218,3 +221,53 @@ def test_many_that_leave_hold_nothing(gateway: Gateway, actor: str) -> None:
     gateway.provider.always(text().reply(stream=True))
     with gateway.post(REQUEST) as answer:
         assert bytes(answer.read().body) == text().stream
+
+
+def test_clients_that_are_killed_at_the_end_leave_nothing_open(gateways: Gateways) -> None:
+    gateway = gateways.own(Setup(environment=(("AIBRIDGE_LIMITS_MAX_CONCURRENCY", "8"),))).start()
+    conversation = text()
+    gateway.provider.always(conversation.reply(stream=True))
+
+    for _ in range(60):
+        gateway.post(REQUEST).read_until(b"message_stop").reset()
+
+    with gateway.post(REQUEST) as answer:
+        assert answer.read().status == 200
+    eventually(lambda: {row["status"] for row in gateway.rows("interceptions")} <= {"completed", "cancelled"})
+
+
+def test_busy_connections_keep_no_stream_from_its_end(gateways: Gateways) -> None:
+    few = (("AIBRIDGE_SERVER_WORKER_CLASS", "gthread"), ("AIBRIDGE_SERVER_THREADS", "4"))
+    gateway = gateways.own(Setup(environment=few)).start()
+    conversation = text()
+    first, second = gateway.provider.hold(), gateway.provider.hold()
+    for hold in (first, first, first, first, second):
+        gateway.provider.reply(Reply.sse((*conversation.events[:-1], hold, conversation.events[-1])))
+
+    def opened() -> tuple[HTTPConnection, HTTPResponse]:
+        connection = HTTPConnection("127.0.0.1", gateway.port, timeout=DEADLINE)
+        connection.request("POST", MESSAGES, REQUEST, {"content-type": "application/json", "x-api-key": "sk-x"})
+        return connection, connection.getresponse()
+
+    def go_on(connection: HTTPConnection, stream: HTTPResponse) -> None:
+        """After the stream one request follows the other."""
+        stream.read()
+        while not over.is_set():
+            connection.request("GET", "/healthz")
+            connection.getresponse().read()
+            busy.release()
+        connection.close()
+
+    busy, over = Semaphore(0), Event()
+    streams = [opened() for _ in range(4)]
+    with gateway.post(REQUEST) as last, ThreadPoolExecutor(4) as pool:
+        last.read_until(b"text_delta")
+        clients = [pool.submit(go_on, *stream) for stream in streams]
+        try:
+            first.set()
+            assert all(busy.acquire(timeout=DEADLINE) for _ in range(100))
+            second.set()
+            assert last.read().ended == "clean"
+        finally:
+            over.set()
+        assert [client.result(DEADLINE) for client in clients] == [None] * 4
