@@ -5,12 +5,13 @@ moment, and then nobody does.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from queue import Empty, SimpleQueue
 from typing import Any
 
-IDLE_SECONDS = 5.0  # that a thread waits for something to do
+IDLE_SECONDS = 5.0  # for which a thread is kept although there was always a free one
 
 
 class Threads(Executor):
@@ -23,6 +24,7 @@ class Threads(Executor):
         self._lock = threading.Lock()
         self._threads = 0
         self._free = 0  # threads that take a task before they do anything else
+        self._needed = 0.0  # when all of them were last busy
 
     @property
     def waiting(self) -> bool:
@@ -34,13 +36,19 @@ class Threads(Executor):
         future: Future[Any] = Future()
 
         def task() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
             try:
                 future.set_result(work(*args, **options))
             except BaseException as error:
                 future.set_exception(error)
 
         self._tasks.put(task)
-        self._grow()
+        try:
+            self._grow()
+        except RuntimeError:
+            future.cancel()
+            raise
         return future
 
     def _grow(self) -> None:
@@ -62,6 +70,9 @@ class Threads(Executor):
             task()
             del task  # and all that it holds, while this thread waits
             with self._lock:
+                if self._is_spare():
+                    self._threads -= 1
+                    return
                 self._free += 1
 
     def _next(self) -> Callable[[], None] | None:
@@ -70,10 +81,19 @@ class Threads(Executor):
             try:
                 task = self._tasks.get(timeout=IDLE_SECONDS)
             except Empty:
-                task = None
+                with self._lock:
+                    if self._is_spare():
+                        self._threads -= 1
+                        self._free -= 1
+                        return None
+                continue
             with self._lock:
-                if task is None and (self.waiting or self._threads == 1):
-                    continue
                 self._free -= 1
-                self._threads -= task is None
-                return task
+                if not self._free:
+                    self._needed = time.monotonic()
+            return task
+
+    def _is_spare(self) -> bool:
+        """Threads take turns, so one that never waits for long may still be too many."""
+        rested = time.monotonic() - self._needed >= IDLE_SECONDS
+        return rested and self._threads > 1 and not self.waiting

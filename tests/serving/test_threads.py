@@ -49,6 +49,19 @@ def test_threads_without_work_go_and_the_last_one_stays(pool: Threads) -> None:
     assert pool.submit(lambda: "still there").result(DEADLINE) == "still there"
 
 
+def test_threads_that_take_turns_go_as_well(pool: Threads) -> None:
+    together = Barrier(MOST)
+    for _ in range(MOST):
+        pool.submit(together.wait, DEADLINE)
+
+    def few() -> bool:
+        """One task after the other, each as soon as the one before is done."""
+        assert [pool.submit(int).result(DEADLINE) for _ in range(50)] == [0] * 50
+        return alive(pool) <= 2
+
+    eventually(few, every=0)
+
+
 def test_coming_and_going_loses_nothing(pool: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "IDLE_SECONDS", 0.0)
     for _ in range(300):
@@ -69,8 +82,12 @@ def test_without_another_thread_the_ones_there_are_do_it(pool: Threads, monkeypa
     go.set()
     assert first.result(DEADLINE)
     assert second.result(DEADLINE) == "second"
+    another, done = Threads(MOST, "another"), Event()
     with pytest.raises(RuntimeError):
-        Threads(MOST, "another").submit(bool)
+        another.submit(done.set)
+    monkeypatch.undo()
+    assert another.submit(lambda: "after").result(DEADLINE) == "after"
+    assert not done.is_set()
 
 
 def test_what_a_task_raises_is_its_futures(pool: Threads) -> None:
