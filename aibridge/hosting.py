@@ -1,8 +1,7 @@
-"""Where the gateway runs: whether its disk lasts, and which cores it may use."""
+"""Where the gateway runs, as far as that decides whether its disk lasts."""
 
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 
 # Variables that platforms set, and whether a disk that lasts can be mounted there.
@@ -18,17 +17,6 @@ _PLATFORMS = {
 _CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
 
 SQLITE = "sqlite:///"
-
-# The cores of this process. Known before the workers are forked, each of which then keeps to one of them
-# (`serving/affinity.py`). None where the system does not tell.
-CORES: frozenset[int] = frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
-
-
-def unbind(processes: Iterable[int]) -> None:
-    """Let programs that were started just now run on all cores, not only on the one that this worker keeps to."""
-    for process in processes:
-        with suppress(OSError, ValueError):  # it has ended; the system does not tell of cores
-            os.sched_setaffinity(process, CORES)
 
 
 def disk_warning(database_url: str, environ: Mapping[str, str], root: Path = Path("/")) -> str | None:

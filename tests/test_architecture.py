@@ -12,8 +12,8 @@ ROOT = Path(__file__).parent.parent / "aibridge"
 FLOORS = {
     "aibridge": 0,
     "aibridge.settings": 0,
+    "aibridge.cores": 0,
     "aibridge.errors": 0,
-    "aibridge.hosting": 0,
     "aibridge.records": 0,
     "aibridge.sockets": 0,
     "aibridge.protocols": 1,
@@ -28,6 +28,7 @@ FLOORS = {
     "aibridge.web": 5,
     "aibridge.serving": 6,
     "aibridge.app": 6,
+    "aibridge.hosting": 6,
     "aibridge.toolboxes": 6,
     "aibridge.cli": 6,
     "aibridge.tabular": 6,

@@ -4,9 +4,8 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +19,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import Implementation, JSONRPCResponse, ToolListChangedNotification
 
 from aibridge import __version__
-from aibridge.hosting import unbind
+from aibridge.cores import all_cores
 from aibridge.settings import McpServer
 
 DELETE_LIMIT = 2.0  # seconds that the server gets to answer the end of a session
@@ -119,16 +118,10 @@ async def _stdio(server: McpServer) -> AsyncIterator[Any]:
         args=list(server.command[1:]),
         env={name: value.get_secret_value() for name, value in server.env.items()},
     )
-    async with stdio_client(parameters, errlog=sys.stderr) as streams:
-        unbind(_children_of_this_thread())
+    async with AsyncExitStack() as stack:
+        with all_cores():
+            streams = await stack.enter_async_context(stdio_client(parameters, errlog=sys.stderr))
         yield streams
-
-
-def _children_of_this_thread() -> list[int]:
-    """The SDK keeps to itself which process it started."""
-    with suppress(OSError):
-        return [int(child) for child in Path("/proc/thread-self/children").read_text().split()]
-    return []
 
 
 def _http_client(

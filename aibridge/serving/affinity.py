@@ -11,12 +11,13 @@ to a core that has clearly more room.
 
 import os
 import random
+import re
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from aibridge.hosting import CORES
+from aibridge.cores import CORES, keep_to
 from aibridge.interception.gateway import Gateway
 
 INTERVAL = 1.0  # seconds
@@ -25,18 +26,18 @@ CLEARLY = 0.25  # of a core that must be freer than ours
 CHANCE = 0.5
 
 _STAT = Path("/proc/stat")
+_LINE = re.compile(r"^cpu(\d+) (.+)", re.MULTILINE)
 _IDLE = slice(3, 5)  # the columns idle and iowait
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def busy_seconds(stat: str) -> dict[int, float]:
     """For how long each core has worked since the start of the machine, from the text of /proc/stat (proc(5))."""
-    lines = (line.split() for line in stat.splitlines() if line.startswith("cpu") and line[3] != " ")
-    return {int(name[3:]): _TICK * _busy([int(value) for value in times[:8]]) for name, *times in lines}
+    return {int(core): _TICK * _busy(times.split()[:8]) for core, times in _LINE.findall(stat)}
 
 
-def _busy(times: list[int]) -> int:
-    return sum(times) - sum(times[_IDLE])
+def _busy(times: list[str]) -> int:
+    return sum(map(int, times)) - sum(map(int, times[_IDLE]))
 
 
 def freer(core: int, load: Mapping[int, float]) -> int:
@@ -54,7 +55,7 @@ class Affinity:
         self._cores = sorted(cores)
         self.core = self._cores[os.getpid() % len(self._cores)]  # workers are forked one after the other
         self._seen = self._look()
-        self._keep()
+        keep_to(self.core)
 
     def look_around(self) -> None:
         (then, own_then, busy_then), self._seen = self._seen, self._look()
@@ -64,18 +65,11 @@ class Affinity:
         core = freer(self.core, load)
         if core != self.core and random.random() < CHANCE:
             self.core = core
-            self._keep()
+            keep_to(core)
 
     def _look(self) -> tuple[float, float, dict[int, float]]:
         busy = busy_seconds(_STAT.read_text())
         return time.monotonic(), time.process_time(), {core: busy[core] for core in self._cores}
-
-    def _keep(self) -> None:
-        """A new thread starts where its maker is, so one that is made meanwhile may be missed at first."""
-        for _ in range(2):
-            for thread in os.listdir("/proc/self/task"):
-                with suppress(OSError):  # it has ended
-                    os.sched_setaffinity(int(thread), {self.core})
 
 
 class OneCore:

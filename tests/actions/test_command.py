@@ -102,14 +102,14 @@ class TestInput:
         workshop.write('kind = "command"\nargv = ["./tool.sh"]')
         assert workshop.text() == "mine\n"
 
-    def test_it_is_not_kept_to_the_workers_core(self, workshop: Workshop) -> None:
+    def test_it_is_not_kept_to_the_workers_core(self, workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
         cores = os.sched_getaffinity(0)
-        workshop.write(
-            python(f"import os\nwhile len(os.sched_getaffinity(0)) < {len(cores)}: pass\nprint('free')")
-        )
+        monkeypatch.setattr("aibridge.cores._process.kept_to", min(cores))
+        workshop.write(python("import os; print(len(os.sched_getaffinity(0)))"))
         os.sched_setaffinity(0, {min(cores)})
         try:
-            assert workshop.text() == "free\n"
+            assert workshop.text() == f"{len(cores)}\n"
+            assert os.sched_getaffinity(0) == {min(cores)}
         finally:
             os.sched_setaffinity(0, cores)
 

@@ -62,13 +62,15 @@ def test_a_child_gets_its_environment_and_little_of_ours(monkeypatch: pytest.Mon
     assert "OUR_SECRET" not in environment
 
 
-def test_a_child_is_not_kept_to_the_workers_core() -> None:
+def test_a_child_is_not_kept_to_the_workers_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     cores = os.sched_getaffinity(0)
+    monkeypatch.setattr("aibridge.cores._process.kept_to", min(cores))
+    told = tmp_path / "cores"
+    program = f"import os; open({str(told)!r}, 'w').write(str(len(os.sched_getaffinity(0))))"
     os.sched_setaffinity(0, {min(cores)})  # threads start where their maker is
     try:
-        with running(STDIO_SERVER):
-            (child,) = _children()
-            assert os.sched_getaffinity(child) == cores
+        with running(McpServer(name="example", command=(sys.executable, "-c", program))):
+            assert told.read_text() == str(len(cores))
     finally:
         os.sched_setaffinity(0, cores)
 

@@ -1,11 +1,14 @@
 """A worker keeps to one core, and leaves it to others who need it."""
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from aibridge import cores as kept_cores
+from aibridge.cores import all_cores, keep_to
 from aibridge.serving import affinity
 from aibridge.serving.affinity import Affinity, busy_seconds, freer
 
@@ -44,6 +47,7 @@ def cores() -> Iterator[set[int]]:
     if len(before) < 2:
         pytest.skip("this machine has one core")
     yield before
+    kept_cores._process.kept_to = None
     for thread in os.listdir("/proc/self/task"):
         os.sched_setaffinity(int(thread), before)
 
@@ -69,6 +73,26 @@ def test_the_process_follows(cores: set[int], tmp_path: Path, monkeypatch: pytes
     second = kept.core
     kept.look_around()
     assert kept.core != second, "what they did since the last look counts"
+
+
+def test_what_is_started_meanwhile_gets_all_cores(cores: set[int]) -> None:
+    core = min(cores)
+    keep_to(core)
+
+    async def start() -> None:
+        with all_cores():
+            await asyncio.sleep(0)
+            assert os.sched_getaffinity(0) == cores
+
+    async def some() -> None:
+        await asyncio.gather(start(), start(), start())
+
+    asyncio.run(some())
+    assert os.sched_getaffinity(0) == {core}
+
+
+def test_an_unusual_stat_tells_of_no_core() -> None:
+    assert busy_seconds("cpu\ncpu\t1 2\nprocesses 4\n") == {}
 
 
 def test_cores_by_other_names_are_left_alone(

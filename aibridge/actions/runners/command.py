@@ -21,7 +21,7 @@ from aibridge.actions.runners.call import Call
 from aibridge.actions.runners.output import Head, Output, Tail
 from aibridge.actions.runners.time_limit import TICK, TimeLimit
 from aibridge.actions.secrets import Secrets, is_reference
-from aibridge.hosting import unbind
+from aibridge.cores import all_cores
 from aibridge.interception.toolbox import ToolFailed
 
 # The only variables of ours that a program gets.
@@ -57,21 +57,20 @@ def run(run: CommandRun, folder: Path, call: Call) -> Output:
 def _started(run: CommandRun, folder: Path, call: Call) -> "subprocess.Popen[bytes]":
     argv = [text(value) for value in filled(run.argv, call.arguments)]
     try:
-        process = subprocess.Popen(
-            argv,
-            bufsize=0,
-            cwd=folder / run.cwd,
-            env=_environment(run.env, call.secrets),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        with all_cores():
+            return subprocess.Popen(
+                argv,
+                bufsize=0,
+                cwd=folder / run.cwd,
+                env=_environment(run.env, call.secrets),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ToolFailed(f"{argv[0]} cannot be started: {reason}") from None
-    unbind([process.pid])
-    return process
 
 
 def _environment(own: Mapping[str, str], secrets: Secrets) -> dict[str, str]:
