@@ -111,4 +111,4 @@ def pieces(content: str) -> list[str]:
 
 
 def new_response_id(prefix: str) -> str:
-    return f"{prefix}sandbox{new_id().replace('-', '')[:16]}"
+    return f"{prefix}sandbox{new_id().replace('-', '')[-16:]}"  # the part that is chance
