@@ -77,7 +77,7 @@ def exact_request(client: Any, options: Any) -> httpx2.Request | None:
             TARGET: _url(base).raw_path.rstrip(b"/") + target,
         },
     )
-    request.read()
+    request.read()  # a stream is not, until somebody does
     return request
 
 

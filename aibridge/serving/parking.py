@@ -75,9 +75,9 @@ class Parking:
         gateway: Gateway | None = self.gateway  # type: ignore[attr-defined]  # Draining's
         if gateway is not None and gateway.settings.server.relay and not self.cfg.is_ssl:
             self._resuming = Threads(self.cfg.threads, "resumed")
-            self._resuming.submit(bool)  # it has a thread now, even if later no other can be started
             self._waiting = Threads(self.cfg.worker_connections, "waiting")
-            self._waiting.submit(bool)
+            for pool in (self._resuming, self._waiting):
+                pool.submit(bool)  # it has a thread now, even if later no other can be started
             self._relay = Relay(gateway.settings.server.moment, lambda: gateway.drain.over)
             self._relay.start()
         super().run()  # type: ignore[misc]  # gunicorn's

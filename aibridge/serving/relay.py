@@ -44,9 +44,9 @@ class Flow:
     """An answer on its way to a client.
 
     `answer` is iterated, `source` tells on which socket it waits, if on any. `frame` puts bytes into the
-    response's transfer coding. `resume` continues the flow elsewhere, once all has been sent; `gone`
-    says that the client has hung up, and `failure` what the last step raised. If it raises, the flow may still be
-    continued: no second attempt is made.
+    response's transfer coding. `resume` continues the flow elsewhere: all has been sent then, unless the client
+    has hung up (`gone`) or the last step has raised (`failure`). If it raises, the flow may still be continued: no
+    second attempt is made.
     """
 
     answer: Iterator[bytes]

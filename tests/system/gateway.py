@@ -69,6 +69,8 @@ CENTRAL = f'{OWN_KEYS}keys = ["env:ANTHROPIC_API_KEY"]\n'
 DEFAULT = Setup()
 # for tests of silence; elsewhere a ping on a slow machine would only disturb
 QUICK_PINGS = Setup(environment=(("AIBRIDGE_SERVER_PING_INTERVAL", str(PING_INTERVAL)),))
+# For tests that need streams without threads, whatever the suite is run with.
+RELAYED = (("AIBRIDGE_SERVER_RELAY", "true"), ("AIBRIDGE_UPSTREAM_TRANSPORT", "own"))
 
 # Providers of several kinds behind one gateway.
 SEVERAL = Setup(

@@ -93,9 +93,12 @@ def test_gunicorn_with_options_of_its_own(gateways: Gateways) -> None:
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this machine has one core")
 @pytest.mark.parametrize(("kept", "cores"), [("true", 1), ("false", len(os.sched_getaffinity(0)))])
-def test_a_worker_of_threads_keeps_to_one_core(gateways: Gateways, kept: str, cores: int) -> None:
-    threads = (("AIBRIDGE_SERVER_WORKER_CLASS", "gthread"), ("AIBRIDGE_SERVER_CPU_AFFINITY", kept))
-    gateway = gateways.own(Setup(environment=threads)).start()
+def test_a_worker_of_threads_keeps_to_one_core(
+    gateways: Gateways, worker_class: str, kept: str, cores: int
+) -> None:
+    if worker_class == "gevent":
+        pytest.skip("its work is one thread's")
+    gateway = gateways.own(Setup(environment=(("AIBRIDGE_SERVER_CPU_AFFINITY", kept),))).start()
     conversation = text()
     gateway.provider.always(conversation.reply(stream=True))
     with gateway.post(conversation.request(stream=True)) as answer:

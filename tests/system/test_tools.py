@@ -21,7 +21,7 @@ from tests.fake_provider import Received, Reply
 from tests.fake_provider.model import USAGE, Call, Json, Model, Part, Say, Think, Wait, whole
 from tests.system.client import Exchange, eventually
 from tests.system.conftest import Gateways
-from tests.system.gateway import ROOT, ROUTES, Gateway, Setup, two_vendors
+from tests.system.gateway import RELAYED, ROOT, ROUTES, Gateway, Setup, two_vendors
 
 pytestmark = pytest.mark.system
 
@@ -480,8 +480,7 @@ def test_a_client_that_leaves_while_a_tool_runs(gateway: Gateway, actor: str) ->
 def test_whose_tools_are_slow_holds_nobody_else_up(gateways: Gateways, mcp_server: McpServer) -> None:
     """More streams wait for tools than there are threads; another one ends, and one is left by its client."""
     few_threads = (("AIBRIDGE_SERVER_THREADS", "4"), ("AIBRIDGE_SERVER_PING_INTERVAL", "0.3"))
-    relayed = (("AIBRIDGE_SERVER_RELAY", "true"), ("AIBRIDGE_UPSTREAM_TRANSPORT", "own"))
-    gateway = gateways.own(Setup(TOML % mcp_server.port, environment=(*few_threads, *relayed))).start()
+    gateway = gateways.own(Setup(TOML % mcp_server.port, environment=(*few_threads, *RELAYED))).start()
     eventually(lambda: tools_known(gateway))
     begun, end, never = (gateway.provider.hold() for _ in range(3))
     slow: list[Part] = [Say("Wait."), Wait(begun), Call("s", SLOW, '{"seconds": 30}')]
