@@ -46,10 +46,12 @@ def install(names: Sequence[str]) -> None:
 
 def _commands(name: str, folder: Path) -> list[Command]:
     if name == "litellm":
-        quiet = ("--quiet", "--disable-pip-version-check")
+        # The pins are complete, and with hashes pip takes `pydantic[email]`, which one of them asks for, for unpinned
+        # as soon as there is a later pydantic.
+        options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes")
         return [
             (sys.executable, "-m", "venv", folder),
-            (folder / "bin/python", "-m", "pip", "install", *quiet, "--require-hashes", "-r", *PINS[name]),
+            (folder / "bin/python", "-m", "pip", "install", *options, "-r", *PINS[name]),
         ]
     return [
         ("cp", *PINS[name], folder),
