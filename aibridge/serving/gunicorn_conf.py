@@ -14,6 +14,7 @@ from typing import Any
 from aibridge.app import gateway_of
 from aibridge.hosting import disk_warning
 from aibridge.serving.draining import LAST_WORDS, MARGIN
+from aibridge.serving.memory import collect_seldom
 from aibridge.serving.reloading import reload_without_waiting
 from aibridge.serving.stopping import announce_stops
 from aibridge.settings import Settings, SettingsError
@@ -97,6 +98,7 @@ def _allow_files() -> None:
 def post_worker_init(worker: Any) -> None:
     configure_logging()
     gateway_of(worker.app.callable).start()
+    collect_seldom()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
