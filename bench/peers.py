@@ -46,8 +46,8 @@ def install(names: Sequence[str]) -> None:
 
 def _commands(name: str, folder: Path) -> list[Command]:
     if name == "litellm":
-        # The pins are complete, and with hashes pip takes `pydantic[email]`, which one of them asks for, for unpinned
-        # as soon as there is a later pydantic.
+        # The pins are complete. With hashes pip takes the `pydantic[email]` of one of them for unpinned as soon as
+        # there is a later pydantic.
         options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes")
         return [
             (sys.executable, "-m", "venv", folder),

@@ -44,7 +44,7 @@ class Payload:
     """A client's request: the bytes that go onward and what they say."""
 
     body: bytes
-    data: dict[str, Any]
+    data: Mapping[str, Any]
     prompt: str | None = None
     correlating_tool_call_id: str | None = None
 

@@ -5,12 +5,10 @@ Clients and providers add fields and change their minds; what we record must not
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import orjson
-
-from aibridge.errors import InvalidRequest
 
 _LARGEST = 2**63 - 1  # what a database's 64-bit column takes
 _LONGEST_INTEGER = 4000  # digits
@@ -64,23 +62,10 @@ def _object(parser: Callable[[bytes], Any], text: bytes) -> dict[str, Any] | Non
     return value if isinstance(value, dict) else None
 
 
-def request_object(body: bytes) -> dict[str, Any]:
-    """A request's JSON object. What it says is the provider's to judge; only something else raises
-    InvalidRequest."""
-    try:
-        data = parse(body)
-    except TooDeep:
-        data = {} if body.lstrip().startswith(b"{") else None  # an object goes on unread
-    except ValueError:
-        data = None
-    if not isinstance(data, dict):
-        raise InvalidRequest("the request body is not a JSON object")
-    return data
-
-
-def last_turn(turns: list[Any]) -> dict[str, Any]:
-    """The last message that is no instruction: clients append `system` messages to what the user said."""
-    for turn in reversed(turns):
+def last_turn(backwards: Iterable[Any]) -> dict[str, Any]:
+    """The last message that is no instruction: clients append `system` messages to what the user said. The
+    messages come from the last to the first."""
+    for turn in backwards:
         if text(mapping(turn).get("role")) not in ("system", "developer"):
             return mapping(turn)
     return {}

@@ -7,7 +7,8 @@ from typing import Any
 
 from aibridge.protocols.editing import ObjectText
 from aibridge.protocols.interceptor import Payload
-from aibridge.protocols.reading import last_turn, last_user_text, mapping, request_object, sequence, text
+from aibridge.protocols.members import request_object
+from aibridge.protocols.reading import last_turn, last_user_text, mapping, text
 
 _ASK = b'{"include_usage":true}'
 _ASK_TOO = {"include_usage": b"true"}
@@ -16,7 +17,7 @@ _ASK_TOO = {"include_usage": b"true"}
 def parse(body: bytes) -> Payload:
     """Read the request. Raises InvalidRequest if it is no JSON object."""
     data = request_object(body)
-    last = last_turn(sequence(data.get("messages")))
+    last = last_turn(data.backwards("messages"))
     return Payload(
         body=body,
         data=data,

@@ -29,7 +29,7 @@ def client_tools(payload: Payload) -> frozenset[str]:
     return frozenset(name for name in map(text, _given_names(payload.data)) if name)
 
 
-def _given_names(data: dict[str, Any]) -> Iterator[Any]:
+def _given_names(data: Mapping[str, Any]) -> Iterator[Any]:
     for tool in sequence(data.get("tools")):
         yield from (mapping(mapping(tool).get(kind)).get("name") for kind in _KINDS)
     for function in sequence(data.get("functions")):  # what tools were before there were others than functions

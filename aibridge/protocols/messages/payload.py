@@ -3,13 +3,14 @@
 from typing import Any
 
 from aibridge.protocols.interceptor import Payload
-from aibridge.protocols.reading import last_turn, last_user_text, mapping, request_object, sequence, text
+from aibridge.protocols.members import request_object
+from aibridge.protocols.reading import last_turn, last_user_text, mapping, sequence, text
 
 
 def parse(body: bytes) -> Payload:
     """Read the request. Raises InvalidRequest if it is no JSON object."""
     data = request_object(body)
-    last = last_turn(sequence(data.get("messages")))
+    last = last_turn(data.backwards("messages"))
     return Payload(
         body=body,
         data=data,

@@ -3,20 +3,24 @@
 from typing import Any
 
 from aibridge.protocols.interceptor import Payload
-from aibridge.protocols.reading import last_turn, mapping, request_object, sequence, text
+from aibridge.protocols.members import request_object
+from aibridge.protocols.reading import last_turn, mapping, sequence, text
 
 
 def parse(body: bytes) -> Payload:
     """Read the request. Raises InvalidRequest if it is no JSON object."""
     data = request_object(body)
-    given = data.get("input")
-    last = last_turn(sequence(given))
+    last = last_turn(data.backwards("input"))
     return Payload(
         body=body,
         data=data,
-        prompt=given if isinstance(given, str) else _prompt(last),
+        prompt=_prompt(last) if last else _typed(data.get("input")),
         correlating_tool_call_id=_correlating_tool_call_id(last),
     )
+
+
+def _typed(given: Any) -> str | None:
+    return given if isinstance(given, str) else None
 
 
 def _prompt(item: dict[str, Any]) -> str | None:
