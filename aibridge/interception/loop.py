@@ -41,10 +41,8 @@ class SingleRound:
     def __init__(self, response: UpstreamResponse, interceptor: Interceptor, *, streamed: bool) -> None:
         self.response = response
         self.streamed = streamed
+        self.feed = interceptor.feed  # called for every chunk
         self._interceptor = interceptor
-
-    def feed(self, chunk: bytes) -> bytes:
-        return self._interceptor.feed(chunk)
 
     def another(self) -> Generator[bytes, None, bool]:
         yield from ()

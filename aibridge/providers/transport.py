@@ -170,6 +170,8 @@ class _Connection:
 class Body(ProviderBody):
     """A response body. Raises UpstreamError when it is cut, UpstreamTimeout after `silence` seconds."""
 
+    source: socket.socket | None = None  # as in `upstream.call.UpstreamBody`; asked for after every step
+
     def __init__(
         self,
         connection: _Connection,
@@ -182,18 +184,25 @@ class Body(ProviderBody):
         self._silence = silence
         self._release = release
         self._released = threading.Lock()
+        if not message.complete and not message.pieces:
+            self.source = connection.sock
 
     def __iter__(self) -> Iterator[bytes]:
-        message = self._message
+        connection, message = self._connection, self._message
         heard = time.monotonic()
         while True:
             pieces, message.pieces = message.pieces, []
+            self.source = None if message.complete else connection.sock
             if pieces:
                 yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
             if message.complete:
                 self.close()
                 return
-            data = self._receive()
+            try:
+                data = connection.receive()
+            except OSError as error:
+                self.close()
+                raise UpstreamError(f"the connection to the provider broke: {_reason(error)}") from error
             if data is None:
                 if time.monotonic() - heard > self._silence:
                     self.close()
@@ -203,31 +212,20 @@ class Body(ProviderBody):
                 heard = time.monotonic()
                 message.feed(data)
                 if message.ended:
+                    self.source = None
                     yield IDLE  # the end comes in a step of its own
             elif message.until_close:
                 message.complete = True
+                self.source = None
                 yield IDLE
             else:
                 self.close()
                 raise UpstreamError("the provider closed the connection in the middle of its answer")
 
-    @property
-    def source(self) -> socket.socket | None:
-        """As in `upstream.call.UpstreamBody`."""
-        message = self._message
-        here = message.complete or message.pieces or self._released.locked()
-        return None if here else self._connection.sock
-
     def close(self) -> None:
+        self.source = None
         if self._released.acquire(blocking=False):
             self._release(self._connection, self._message.complete and self._message.keep_alive)
-
-    def _receive(self) -> bytes | None:
-        try:
-            return self._connection.receive()
-        except OSError as error:
-            self.close()
-            raise UpstreamError(f"the connection to the provider broke: {_reason(error)}") from error
 
 
 class Transport(httpx2.BaseTransport):

@@ -23,7 +23,7 @@ Rules:
 import os
 import select
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,6 +33,7 @@ from threading import Thread
 import structlog
 
 MOST_EVENTS = 512  # of one look at the sockets
+LOOKS = 4  # at all flows, for silent ones, in a moment; so a silence is noticed up to a fourth of it late
 
 _HUNG_UP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
@@ -71,8 +72,10 @@ class Relay:
         self._moment = moment
         self._over = over
         self._parked: deque[Flow] = deque()
-        self._flows: dict[int, Flow] = {}  # by the descriptors that are watched
-        self._order: OrderedDict[Flow, None] = OrderedDict()  # whose last step is longest ago comes first
+        self._waiting: dict[int, Flow] = {}  # by their providers' descriptors
+        self._flows: dict[int, Flow] = {}  # all, by their clients' descriptors
+        self._now = time.monotonic()  # of this look at the sockets
+        self._look_again = 0.0  # when to look for silent flows
         self._sockets = select.epoll()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._sockets.register(self._bell, select.EPOLLIN)
@@ -87,123 +90,109 @@ class Relay:
 
     def _run(self) -> None:
         while True:
-            for descriptor, events in self._sockets.poll(self._patience(), MOST_EVENTS):
-                if descriptor == self._bell:
+            happened = self._sockets.poll(self._patience(), MOST_EVENTS)
+            self._now = time.monotonic()
+            for descriptor, events in happened:
+                flow = self._waiting.get(descriptor)
+                if flow is not None:
+                    self._attempt(self._step, flow)
+                elif (flow := self._flows.get(descriptor)) is not None:
+                    self._attempt(self._hung_up if events & _HUNG_UP else self._send, flow)
+                elif descriptor == self._bell:
                     os.eventfd_read(self._bell)
-                    continue
-                flow = self._flows.get(descriptor)
-                if flow is None:
-                    continue  # it is the other socket of a flow that was let go just now
-                try:
-                    self._happened(flow, descriptor, events)
-                except Exception as error:
-                    self._failed(flow, error)
+                # else it is the other socket of a flow that was let go just now
             # Not earlier: a newcomer's descriptor may have the number of one that was closed meanwhile.
-            self._take_in()
-            self._look_at_the_silent()
+            while self._parked:
+                self._attempt(self._begin, self._parked.popleft())
+            if self._now >= self._look_again:
+                self._look_again = self._now + self._moment / LOOKS
+                for flow in list(self._flows.values()):
+                    if flow.stepped <= self._now - self._moment:
+                        self._attempt(self._silent, flow)
 
     def _patience(self) -> float | None:
-        """Seconds until a flow has been silent for a moment; None if there is no flow."""
-        for flow in self._order:
-            return max(0.0, flow.stepped + self._moment - time.monotonic())
-        return None
+        """Seconds until it is time to look for silent flows; None if there is no flow."""
+        return max(0.0, self._look_again - time.monotonic()) if self._flows else None
 
-    def _happened(self, flow: Flow, descriptor: int, events: int) -> None:
-        if descriptor == flow.descriptors[0]:
-            self._step(flow)
-        elif events & _HUNG_UP:
-            self._let_go(flow, gone=True)
-        else:
-            self._send(flow)
-
-    def _step(self, flow: Flow) -> None:
-        flow.stepped = time.monotonic()
-        self._order.move_to_end(flow)
-        data = next(flow.answer)
-        if data:
-            flow.unsent = memoryview(flow.frame(data))
-            self._send(flow)
-        elif flow.source() is not flow.provider:
-            self._let_go(flow)
-
-    def _send(self, flow: Flow) -> None:
-        """Send what is unsent, as far as the client takes it."""
-        was_held_up = flow.descriptors[0] not in self._flows
+    def _attempt(self, action: Callable[[Flow], None], flow: Flow) -> None:
         try:
-            flow.unsent = flow.unsent[flow.client.send(flow.unsent) :] or b""  # what is sent is not kept
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._let_go(flow, gone=True)
-            return
-        if flow.unsent:
-            if not was_held_up:
-                self._hold_up(flow)
-        elif flow.source() is not flow.provider:
+            action(flow)
+        except Exception as error:  # none is to raise anything: this is a bug of ours, or of the kernel's
+            _log.error("a stream cannot be carried on", exc_info=error)
+            flow.failure = error
             self._let_go(flow)
-        elif was_held_up:
-            self._watch(flow)
-
-    def _hold_up(self, flow: Flow) -> None:
-        provider, client = flow.descriptors
-        self._forget(provider)
-        self._sockets.modify(client, select.EPOLLOUT | select.EPOLLRDHUP)
-
-    def _watch(self, flow: Flow) -> None:
-        provider, client = flow.descriptors
-        self._sockets.modify(client, select.EPOLLRDHUP)
-        self._sockets.register(provider, select.EPOLLIN)
-        self._flows[provider] = flow
-
-    def _take_in(self) -> None:
-        while self._parked:
-            flow = self._parked.popleft()
-            try:
-                self._begin(flow)
-            except Exception as error:
-                self._failed(flow, error)
 
     def _begin(self, flow: Flow) -> None:
         provider = flow.provider = flow.source()
         assert provider is not None
         flow.patience = provider.gettimeout()
         flow.descriptors = provider.fileno(), flow.client.fileno()
-        flow.stepped = time.monotonic()
+        flow.stepped = self._now
         provider.setblocking(False)
         flow.client.setblocking(False)
-        self._order[flow] = None
         self._flows[flow.descriptors[1]] = flow
         self._sockets.register(flow.client, 0)
         self._watch(flow)
 
-    def _look_at_the_silent(self) -> None:
-        latest = time.monotonic() - self._moment
-        while self._order:
-            flow = next(iter(self._order))
-            if flow.stepped > latest:
-                return
-            try:
-                if not flow.unsent:
-                    self._step(flow)
-                elif self._over():
-                    self._let_go(flow, gone=True)
-                else:
-                    flow.stepped = time.monotonic()
-                    self._order.move_to_end(flow)
-            except Exception as error:
-                self._failed(flow, error)
+    def _watch(self, flow: Flow) -> None:
+        provider, client = flow.descriptors
+        self._sockets.modify(client, select.EPOLLRDHUP)
+        self._sockets.register(provider, select.EPOLLIN)
+        self._waiting[provider] = flow
 
-    def _failed(self, flow: Flow, error: Exception) -> None:
-        """A step is not to raise anything, nor is what is done here: this is a bug of ours, or of the kernel's."""
-        _log.error("a stream cannot be carried on", exc_info=error)
-        flow.failure = error
+    def _step(self, flow: Flow) -> None:
+        flow.stepped = self._now
+        data = next(flow.answer)
+        if data:
+            flow.unsent = flow.frame(data)
+            self._send(flow)
+        elif flow.source() is not flow.provider:
+            self._let_go(flow)
+
+    def _send(self, flow: Flow) -> None:
+        """Send what is unsent, as far as the client takes it."""
+        try:
+            sent = flow.client.send(flow.unsent)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._hung_up(flow)
+            return
+        held_up = flow.descriptors[0] not in self._waiting
+        if sent < len(flow.unsent):
+            flow.unsent = memoryview(flow.unsent)[sent:]
+            if not held_up:
+                self._hold_up(flow)
+            return
+        flow.unsent = b""  # what is sent is not kept
+        if flow.source() is not flow.provider:
+            self._let_go(flow)
+        elif held_up:
+            self._watch(flow)
+
+    def _hold_up(self, flow: Flow) -> None:
+        provider, client = flow.descriptors
+        self._sockets.unregister(provider)
+        del self._waiting[provider]
+        self._sockets.modify(client, select.EPOLLOUT | select.EPOLLRDHUP)
+
+    def _silent(self, flow: Flow) -> None:
+        if not flow.unsent:
+            self._step(flow)
+        elif self._over():
+            self._hung_up(flow)
+        else:
+            flow.stepped = self._now
+
+    def _hung_up(self, flow: Flow) -> None:
+        flow.gone = True
         self._let_go(flow)
 
-    def _let_go(self, flow: Flow, *, gone: bool = False) -> None:
-        for descriptor in flow.descriptors:
-            self._forget(descriptor)
-        self._order.pop(flow, None)
-        flow.gone = gone
+    def _let_go(self, flow: Flow) -> None:
+        for descriptor, watched in zip(flow.descriptors, (self._waiting, self._flows), strict=True):
+            if watched.pop(descriptor, None) is not None:
+                with suppress(OSError):  # closed, and so forgotten already
+                    self._sockets.unregister(descriptor)
         with suppress(OSError):  # closed, when the answer was over
             if flow.provider is not None:
                 flow.provider.settimeout(flow.patience)
@@ -214,8 +203,3 @@ class Relay:
             flow.resume(flow)
         except Exception:
             _log.exception("a stream may be late")
-
-    def _forget(self, descriptor: int) -> None:
-        if self._flows.pop(descriptor, None) is not None:
-            with suppress(OSError):  # closed, and so forgotten already
-                self._sockets.unregister(descriptor)
