@@ -1,8 +1,10 @@
 """The gateway's own errors as HTTP answers, in the shape of the API that the route belongs to."""
 
 import math
+from typing import Any
 
 from flask import Flask, Response, request
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 
@@ -24,6 +26,8 @@ from aibridge.settings import MIB
 
 INTERCEPTION_ID = "x-aibridge-interception-id"
 NOBODY_LISTENS = 499  # nginx's status for a client that closed the connection; nobody ever sees it
+
+_WITHOUT_BODY = (204, 304)  # and so without its length
 
 # Waiting does not help with these, so SDKs must not retry them.
 _FINAL = {
@@ -47,9 +51,13 @@ def shape_for(path: str, provider_type: str) -> WireProtocol:
 
 
 class AsSent(Response):
-    """A response with the provider's headers only: Flask adds a content type where there is none."""
+    """A response with the provider's headers only: Flask adds a content type where there is none, and werkzeug
+    copies all headers to look for what it may correct."""
 
     default_mimetype = None
+
+    def get_wsgi_headers(self, environ: dict[str, Any]) -> Headers:
+        return super().get_wsgi_headers(environ) if self.status_code in _WITHOUT_BODY else self.headers
 
 
 def error_response(protocol: WireProtocol, error: GatewayError, interception_id: str | None = None) -> Response:

@@ -276,7 +276,7 @@ class _Visit:
         self._request.environ[SOURCE] = lambda: rounds.response.body.source if stream.relaying else None
         kept = [pair for pair in returned_headers(rounds.response.headers) if pair[0] != "content-type"]
         headers = [*SSE_HEADERS, *kept, (INTERCEPTION_ID, exchange.id)]
-        return Response(stream, rounds.response.status, headers, direct_passthrough=True)
+        return AsSent(stream, rounds.response.status, headers, direct_passthrough=True)
 
     def _whole(self, exchange: Exchange, rounds: Rounds, chunks: Iterator[bytes]) -> Response:
         body = b"".join(_bounded(chunks, self._gone))
@@ -286,7 +286,7 @@ class _Visit:
         if verdict.failure is not None:
             return error_response(self._protocol, verdict.failure, exchange.id)
         headers = [*returned_headers(response.headers), (INTERCEPTION_ID, exchange.id)]
-        return AsSent(body, response.status, headers)
+        return AsSent(body, response.status, headers, direct_passthrough=True)
 
     def _failed(self, exchange: Exchange, error: GatewayError) -> Response:
         exchange.settle(error.status, failure=error)
