@@ -2,12 +2,18 @@
 
 That one keeps every thread it ever started. Fifty streams that end in the same moment need fifty threads for a
 moment, and then nobody does.
+
+And its threads wake up in front of whoever runs. On one core (`affinity.py`) that is the thread which has the
+interpreter's lock: the one that woke up finds it locked and sleeps again, two changes of context for nothing. Ours
+are of the kernel's class for batch work, which waits until others have come to a stop (sched(7)).
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -65,6 +71,7 @@ class Threads(Executor):
             self._free += 1
 
     def _run(self) -> None:
+        _give_way()
         while (task := self._next()) is not None:
             self._grow()  # somebody may have counted on this thread for another task
             task()
@@ -97,3 +104,10 @@ class Threads(Executor):
         """Threads take turns, so one that never waits for long may still be too many."""
         rested = time.monotonic() - self._needed >= IDLE_SECONDS
         return rested and self._threads > 1 and not self.waiting
+
+
+def _give_way() -> None:
+    """This thread does not push others aside when it wakes up; what it starts is as it would be otherwise."""
+    if hasattr(os, "SCHED_BATCH"):
+        with suppress(OSError):  # not everybody may choose
+            os.sched_setscheduler(0, os.SCHED_BATCH | os.SCHED_RESET_ON_FORK, os.sched_param(0))
