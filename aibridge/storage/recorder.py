@@ -16,6 +16,7 @@ The store completes what only it knows: which interception asked for the tool ca
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import (
@@ -71,6 +72,7 @@ TABLES: dict[type[Record], Table] = {
 FIELDS: dict[type[Record], tuple[str, ...]] = {
     kind: tuple(field.name for field in fields(kind)) for kind in (InterceptionStarted, *TABLES)
 }
+_VALUES = {kind: attrgetter(*names) for kind, names in FIELDS.items()}
 # What the store adds to an InterceptionStarted.
 STARTED_COLUMNS = (
     *FIELDS[InterceptionStarted],
@@ -198,7 +200,8 @@ def _started_row(record: InterceptionStarted, parent: Thread | None) -> Row:
 
 
 def _row(record: Record) -> Row:
-    return {name: getattr(record, name) for name in FIELDS[type(record)]}
+    kind = type(record)
+    return dict(zip(FIELDS[kind], _VALUES[kind](record), strict=True))
 
 
 def _insert_new(table: Table, backend: str, columns: Sequence[str]) -> Prepared:
