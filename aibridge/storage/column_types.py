@@ -5,7 +5,7 @@ and no database takes lone surrogates or integers over 64 bits; a value must nev
 records unstorable, so such values are repaired on their way in. Lookups pass through the same types, so they
 still find what was stored.
 
-The types name their bind processors, functions of one value. `process_bind_param` would be the usual way, but it is
+The types name their bind processors, functions of one value. `process_bind_param` would be the usual way, but is
 called through two more functions, for each of some thirty values of a request.
 """
 
