@@ -33,12 +33,13 @@ _CACHE_WRITES = {
 # Which field of a delta holds the piece to append to the block.
 _PIECES = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 
-# As Anthropic writes it; others are read like any event.
-_TEXT_DELTA = re.compile(
-    rb"\n\nevent: content_block_delta\n"
-    rb'data: \{"type": ?"content_block_delta", ?"index": ?\d+, ?"delta": ?'
-    rb'\{"type": ?"text_delta", ?"text": ?"([^"\\]*)"\} *\} *(?=\n\n)'
+# A piece of text as Anthropic writes it; others are read like any event. %b: the pattern of its block's index.
+TEXT_DELTA = (
+    rb"event: content_block_delta\n"
+    rb'data: \{"type": ?"content_block_delta", ?"index": ?%b, ?"delta": ?'
+    rb'\{"type": ?"text_delta", ?"text": ?"([^"\\\x00-\x1f]*)"\} *\} *'
 )
+_TEXT_DELTAS = re.compile(rb"\n\n" + TEXT_DELTA % rb"\d+" + rb"(?=\n\n)")
 
 
 @dataclass(slots=True)
@@ -68,7 +69,7 @@ class MessagesAccount:
         self._characters = 0  # of the output so far
 
     def skim(self, written: bytes) -> bytes:
-        rest, characters = skimmed(_TEXT_DELTA, written)
+        rest, characters = skimmed(_TEXT_DELTAS, written)
         self._characters += characters
         return rest
 

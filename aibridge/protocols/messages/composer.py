@@ -13,6 +13,7 @@ A body that comes whole is the same content without events: it is held, and the 
 content of all of them.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import orjson
 
 from aibridge.protocols.editing import ObjectText, array, elements
+from aibridge.protocols.messages.accounting import TEXT_DELTA
 from aibridge.protocols.messages.weaving import NAME
 from aibridge.protocols.reading import dumped, mapping, parsed_object, text
 from aibridge.protocols.rounds import Round, Trail, Turn, answer_key, summed
@@ -28,6 +30,8 @@ from aibridge.protocols.tools import Image, Text, ToolCall, ToolResult
 
 # Reasons to stop after which a call is either not whole or not meant to be run.
 _CUT = ("max_tokens", "model_context_window_exceeded", "refusal", "pause_turn")
+
+_TEXT_DELTA = re.compile(TEXT_DELTA % rb"(\d{1,9})" + rb"\n\n")
 
 # Deltas whose piece is not simply appended to the block's text of the same name.
 _ARGUMENTS, _CITATION = "partial_json", "citation"
@@ -161,6 +165,8 @@ class MessagesComposer:
 
     def _shown_of(self, written: bytes) -> bytes:
         """What the client sees of an event; one that cannot be read or edited it gets as it came."""
+        if self._is_plain_text(written):
+            return written
         event = event_in(written)
         data = parsed_object(event.data) if event else None
         if event is None or data is None:
@@ -169,6 +175,16 @@ class MessagesComposer:
             return self._taken(written, event, data)
         except ValueError:
             return written
+
+    def _is_plain_text(self, written: bytes) -> bool:
+        """Whether an event is a piece of text in a block that has its own place; such a piece is taken. Most are,
+        and JSON is not read for them."""
+        found = _TEXT_DELTA.fullmatch(written)
+        block = self._blocks.get(int(found[1])) if found else None
+        if found is None or block is None or block.index != int(found[1]):
+            return False
+        block.grow({"text": found[2].decode("utf-8", "replace")})
+        return True
 
     def _taken(self, written: bytes, event: Event, data: dict[str, Any]) -> bytes:
         """Raises ValueError if the event has to be edited and cannot be."""
