@@ -107,7 +107,7 @@ class Threads(Executor):
 
 
 def _give_way() -> None:
-    """This thread does not push others aside when it wakes up; what it starts is as it would be otherwise."""
+    """From now on this thread, as what it starts, does not push others aside when it wakes up."""
     if hasattr(os, "SCHED_BATCH"):
         with suppress(OSError):  # not everybody may choose
-            os.sched_setscheduler(0, os.SCHED_BATCH | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

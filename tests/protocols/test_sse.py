@@ -137,6 +137,33 @@ def test_the_splitter_does_not_hold_up_what_is_too_long() -> None:
     assert splitter.feed(b"\ndata: y\n\n") == [b"\n\n", b"data: y\n\n"]
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"event: a\ndata: {}\n\n",
+        b"data: x\n\n",
+        b"data: \n\n",
+        b"event:a\ndata:x\n\n",
+        b"event: a\r\ndata: x\r\n\r\n",
+        b"event: a\rdata: x\r\r",
+        b"event: \xff\ndata: x\n\n",
+        b"event: a\n\n",
+        b"data: a\ndata: b\n\n",
+        b"id: 1\ndata: x\n\n",
+        b": c\ndata: x\n\n",
+        b"\xef\xbb\xbfdata: x\n\n",
+        b"data: x\n",
+        b"\n\n",
+        b"",
+    ],
+)
+def test_an_event_is_read_alike_however_it_is_written(written: bytes) -> None:
+    assert event_in(written) == next(Decoder().feed(written), None)
+    assert b"".join(Splitter().feed(written)) == (
+        written if written.endswith((b"\n\n", b"\r\n", b"\r\r")) else b""
+    )
+
+
 def test_the_splitter_takes_a_long_event_in_small_pieces_without_going_over_it_again_and_again() -> None:
     splitter, piece = Splitter(), b"x" * 100
     began = time.monotonic()

@@ -1,5 +1,6 @@
 """A pool has as many threads as tasks that wait, and gives back those that it does not need any more."""
 
+import os
 import threading
 from threading import Barrier, Event
 
@@ -95,3 +96,9 @@ def test_what_a_task_raises_is_its_futures(pool: Threads) -> None:
     with pytest.raises(ValueError, match="invalid literal"):
         future.result(DEADLINE)
     assert pool.submit(int, "4", base=8).result(DEADLINE) == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="the kernel has no such class")
+def test_its_threads_give_way_to_others(pool: Threads) -> None:
+    assert pool.submit(os.sched_getscheduler, 0).result(DEADLINE) == os.SCHED_BATCH
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
