@@ -1,12 +1,13 @@
 """Server-sent events: every line end, every split, and borders."""
 
+import re
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aibridge.protocols.sse import Border, Decoder, Event, Splitter, encode, event_in, has_event
+from aibridge.protocols.sse import Border, Decoder, Event, Splitter, encode, event_in, has_event, usual
 
 STREAMS = [
     (b"event: a\ndata: 1\n\ndata: 2\n\n", [Event("a", b"1"), Event("", b"2")]),
@@ -178,3 +179,12 @@ def test_an_event_is_read_back_from_how_it_was_written() -> None:
     assert event_in(encode("", b"x")) == Event("", b"x")
     assert event_in(b": comment\n\n") is None
     assert event_in(b"data: half") is None
+
+
+def test_a_common_event_is_known_by_its_bytes_unless_they_are_no_text() -> None:
+    pattern = re.compile(rb'data: "([^"]*)"\n\n')
+    found = usual(pattern, b'data: "\xc3\xbc"\n\n')
+    assert found is not None
+    assert found[1].decode() == "ü"
+    assert usual(pattern, b"data: 1\n\n") is None
+    assert usual(pattern, b'data: "\xc3"\n\n') is None

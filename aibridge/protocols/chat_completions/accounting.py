@@ -28,13 +28,14 @@ DONE = b"[DONE]"
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text")
 
 # A chunk with a piece of text and nothing else that is not plain; of these, the first tells all.
-_MEMBERS = rb'"(?!error"|choices")[a-z_]+": ?(?:null|\d+|"[^"\\]*")'
-_TEXT_CHUNK = re.compile(
-    rb"\n\ndata: \{(?:" + _MEMBERS + rb', ?)*"choices": ?\[\{"index": ?\d+, ?"delta": ?'
-    rb'\{"content": ?"([^"\\]*)"\}(?:, ?"(?:logprobs|finish_reason)": ?null)*\}\](?:, ?'
+_MEMBERS = rb'"(?!error"|choices")[a-z_]+": ?(?:null|\d+|"[^"\\\x00-\x1f]*")'
+TEXT_CHUNK = (
+    rb"data: \{(?:" + _MEMBERS + rb', ?)*"choices": ?\[\{"index": ?\d+, ?"delta": ?'
+    rb'\{"content": ?"([^"\\\x00-\x1f]*)"\}(?:, ?"(?:logprobs|finish_reason)": ?null)*\}\](?:, ?'
     + _MEMBERS
-    + rb")*\}(?=\n\n)"
+    + rb")*\}"
 )
+_TEXT_CHUNKS = re.compile(rb"\n\n" + TEXT_CHUNK + rb"(?=\n\n)")
 
 
 @dataclass(slots=True)
@@ -71,10 +72,10 @@ class ChatAccount:
 
     def skim(self, written: bytes) -> bytes:
         start = 0
-        if not self._skims and (first := _TEXT_CHUNK.search(written)):
+        if not self._skims and (first := _TEXT_CHUNKS.search(written)):
             # It may be the first of all chunks, with only comments before it.
             self._skims, start = True, first.end()
-        rest, characters = skimmed(_TEXT_CHUNK, written[start:])
+        rest, characters = skimmed(_TEXT_CHUNKS, written[start:])
         self._characters += characters
         return written[:start] + rest
 

@@ -16,19 +16,23 @@ A body that comes whole is the same without chunks: it is held, and the answer i
 all of them.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
+from aibridge.protocols.chat_completions.accounting import TEXT_CHUNK
 from aibridge.protocols.chat_completions.interceptor import only_usage
 from aibridge.protocols.chat_completions.pieces import Call, Chunk, merged, read_chunk
 from aibridge.protocols.chat_completions.weaving import ASIDES, NAME, content_text
 from aibridge.protocols.editing import ObjectText, array, elements
 from aibridge.protocols.reading import dumped, mapping, parsed_object, sequence, text
 from aibridge.protocols.rounds import Round, Trail, Turn, answer_key, summed
-from aibridge.protocols.sse import Splitter
+from aibridge.protocols.sse import Splitter, usual
 from aibridge.protocols.tools import ToolCall, ToolResult
+
+_TEXT_CHUNK = re.compile(TEXT_CHUNK + rb"\n\n")
 
 # Reasons to stop after which a call is either not whole or not meant to be run; "error" is OpenRouter's.
 _CUT = ("length", "content_filter", "error")
@@ -136,10 +140,22 @@ class ChatComposer:
     # --- what comes
 
     def _next(self, written: bytes) -> bytes:
+        if self._is_plain_text(written):
+            return written
         chunk = self._in_one_choice(read_chunk(written))
         self._take(chunk)
         self._waiting.append(chunk)
         return b"" if any(call.ours is None for call in self._calls) else self._flushed()
+
+    def _is_plain_text(self, written: bytes) -> bool:
+        """Whether a chunk is a piece of text in a round where nothing has to change yet; such a piece is taken.
+        Most are one, and JSON is not read for them."""
+        begun = self._id and not self._usages and not self._calls
+        found = usual(_TEXT_CHUNK, written) if begun else None
+        if found is None:
+            return False
+        self._fields.setdefault("content", []).append(found[1].decode())
+        return True
 
     def _in_one_choice(self, chunk: Chunk) -> Chunk:
         """With a call of ours in another choice than the first, all are one, so that it can be taken out."""

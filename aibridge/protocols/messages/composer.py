@@ -25,7 +25,7 @@ from aibridge.protocols.messages.accounting import TEXT_DELTA
 from aibridge.protocols.messages.weaving import NAME
 from aibridge.protocols.reading import dumped, mapping, parsed_object, text
 from aibridge.protocols.rounds import Round, Trail, Turn, answer_key, summed
-from aibridge.protocols.sse import Event, Splitter, encode, event_in
+from aibridge.protocols.sse import Event, Splitter, encode, event_in, usual
 from aibridge.protocols.tools import Image, Text, ToolCall, ToolResult
 
 # Reasons to stop after which a call is either not whole or not meant to be run.
@@ -179,11 +179,11 @@ class MessagesComposer:
     def _is_plain_text(self, written: bytes) -> bool:
         """Whether an event is a piece of text in a block that has its own place; such a piece is taken. Most are,
         and JSON is not read for them."""
-        found = _TEXT_DELTA.fullmatch(written)
+        found = usual(_TEXT_DELTA, written)
         block = self._blocks.get(int(found[1])) if found else None
         if found is None or block is None or block.index != int(found[1]):
             return False
-        block.grow({"text": found[2].decode("utf-8", "replace")})
+        block.grow({"text": found[2].decode()})
         return True
 
     def _taken(self, written: bytes, event: Event, data: dict[str, Any]) -> bytes:
