@@ -96,6 +96,8 @@ class Exchange:
         over = self._clock()
         observation = self._observe()
         verdict = judge(observation, failure, cancelled=cancelled, sent=sent)
+        if verdict.failure is not None:
+            _let_frames_go(verdict.failure)
         told = verdict.failure.status if verdict.failure and not sent else http_status
         try:
             self._recorder.settle((*observation.records, self._ended(verdict, told, observation, over)))
@@ -135,6 +137,12 @@ class Exchange:
                 "client": self._started.client,
             },
         )
+
+
+def _let_frames_go(failure: GatewayError) -> None:
+    """The frames that it came through hold this exchange, which holds it, and the request with its body: a circle
+    that would stay until the garbage collector finds it."""
+    failure.__traceback__ = failure.__cause__ = failure.__context__ = None
 
 
 def _milliseconds(seconds: float) -> float:

@@ -1,5 +1,7 @@
 """The life of an interception, with a store in memory and a scripted provider."""
 
+import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -252,3 +254,33 @@ def test_a_gateway_starts_and_closes_once(store: MemoryRecorder, tmp_path: Path)
     gateway.close()
     assert [*running, toolbox.running] == [True, False]
     assert closed == ["database", "database"]
+
+
+class Held:
+    """Something that a request holds, like its body."""
+
+
+def test_a_failed_request_is_gone_when_it_is_over_without_any_garbage_collection(
+    recorder: BackgroundRecorder,
+) -> None:
+    def fail() -> None:
+        try:
+            raise OSError
+        except OSError as error:
+            raise UpstreamError("the provider is down") from error
+
+    def request() -> "weakref.ref[Held]":
+        held = Held()
+        exchange = Exchange(started(), recorder, arrived=0)
+        exchange.begin()
+        try:
+            fail()
+        except UpstreamError as error:
+            exchange.settle(502, failure=error)
+        return weakref.ref(held)
+
+    gc.disable()
+    try:
+        assert request()() is None
+    finally:
+        gc.enable()
