@@ -34,9 +34,7 @@ class _Inflated(ProviderBody):
         inflate = zlib.decompressobj(_GZIP_OR_ZLIB)
         try:
             for chunk in self._body:
-                if not chunk:
-                    yield IDLE
-                packed, self._more = chunk, bool(chunk)
+                packed, self._more, silent = chunk, bool(chunk), True
                 while self._more:
                     if inflate.eof:  # a gzip body may have several members (RFC 1952)
                         inflate = zlib.decompressobj(_GZIP_OR_ZLIB)
@@ -44,7 +42,10 @@ class _Inflated(ProviderBody):
                     packed = inflate.unused_data or inflate.unconsumed_tail
                     self._more = bool(packed) or (len(plain) == PIECE and not inflate.eof)
                     if plain:
+                        silent = False
                         yield plain
+                if silent:
+                    yield IDLE  # and not the next step at once, which may not be a read
         except zlib.error as error:
             raise UpstreamError("the provider's answer is not the gzip it claims to be") from error
         if not inflate.eof:

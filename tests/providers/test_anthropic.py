@@ -15,6 +15,7 @@ from aibridge import settings
 from aibridge.errors import ClientGone, Unreachable, UpstreamError, UpstreamTimeout
 from aibridge.interception.gateway import Provider
 from aibridge.providers.anthropic import anthropic_provider
+from aibridge.providers.decoding import ProviderBody, decoded
 from aibridge.providers.refusals import LARGEST_REFUSAL
 from aibridge.providers.transport import Transport
 from aibridge.upstream.call import IDLE, UpstreamRequest, UpstreamResponse
@@ -196,6 +197,19 @@ def test_much_text_in_few_packed_bytes_comes_in_pieces(fake: FakeProvider, provi
     assert received == text
     assert None in sources
     body.close()
+
+
+def test_the_end_of_gzip_which_is_no_text_is_a_step_of_its_own() -> None:
+    class Packed(ProviderBody):
+        def __iter__(self) -> Iterator[bytes]:
+            packed = gzip.compress(SSE)
+            yield packed[:-8]
+            yield packed[-8:]
+
+        def close(self) -> None: ...
+
+    _, body = decoded([(b"content-encoding", b"gzip")], Packed())
+    assert list(body) == [SSE, IDLE]
 
 
 @pytest.mark.parametrize("packed", [b"this is not gzip", gzip.compress(SSE)[:-9]])
