@@ -17,7 +17,7 @@ from aibridge.interception.gateway import Gateway
 from aibridge.serving.stopping import everything_stops
 
 LINGER = 2.0  # seconds in which a client may still use a connection that it was promised
-LAST_WORDS = 11.0  # seconds after the deadline for error events and records; COMMIT_TIMEOUT and a moment
+LAST_WORDS = 12.0  # seconds after the deadline for error events and records; COMMIT_TIMEOUT and two moments
 HANG_UP = LAST_WORDS - 1.0  # then a client that does not even read is left, and what it used is recorded
 QUICK = 2.0  # seconds that streams get when the stop is to be quick (SIGINT, SIGQUIT)
 # Seconds after the drain timeout in which a worker is surely gone: LAST_WORDS, LINGER, its exit.

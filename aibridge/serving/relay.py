@@ -172,8 +172,7 @@ class Relay:
 
     def _hold_up(self, flow: Flow) -> None:
         provider, client = flow.descriptors
-        self._sockets.unregister(provider)
-        del self._waiting[provider]
+        self._forget(self._waiting, provider)
         self._sockets.modify(client, select.EPOLLOUT | select.EPOLLRDHUP)
 
     def _silent(self, flow: Flow) -> None:
@@ -189,10 +188,9 @@ class Relay:
         self._let_go(flow)
 
     def _let_go(self, flow: Flow) -> None:
-        for descriptor, watched in zip(flow.descriptors, (self._waiting, self._flows), strict=True):
-            if watched.pop(descriptor, None) is not None:
-                with suppress(OSError):  # closed, and so forgotten already
-                    self._sockets.unregister(descriptor)
+        provider, client = flow.descriptors
+        self._forget(self._waiting, provider)
+        self._forget(self._flows, client)
         with suppress(OSError):  # closed, when the answer was over
             if flow.provider is not None:
                 flow.provider.settimeout(flow.patience)
@@ -203,3 +201,8 @@ class Relay:
             flow.resume(flow)
         except Exception:
             _log.exception("a stream may be late")
+
+    def _forget(self, watched: dict[int, Flow], descriptor: int) -> None:
+        if watched.pop(descriptor, None) is not None:
+            with suppress(OSError):  # closed, and so forgotten already
+                self._sockets.unregister(descriptor)

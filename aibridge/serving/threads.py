@@ -5,7 +5,7 @@ moment, and then nobody does.
 
 And its threads wake up in front of whoever runs. On one core (`affinity.py`) that is the thread which has the
 interpreter's lock: the one that woke up finds it locked and sleeps again, two changes of context for nothing. Ours
-are of the kernel's class for batch work, which waits until others have come to a stop (sched(7)).
+are of the kernel's class for batch work: its threads get their share as others do, but not on waking up (sched(7)).
 """
 
 import os
@@ -108,6 +108,6 @@ class Threads(Executor):
 
 def _give_way() -> None:
     """From now on this thread, as what it starts, does not push others aside when it wakes up."""
-    if hasattr(os, "SCHED_BATCH"):
+    if hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) == os.SCHED_OTHER:  # nobody has chosen another
         with suppress(OSError):  # not everybody may choose
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
