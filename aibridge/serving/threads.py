@@ -5,7 +5,7 @@ moment, and then nobody does.
 
 And its threads wake up in front of whoever runs. On one core (`affinity.py`) that is the thread which has the
 interpreter's lock: the one that woke up finds it locked and sleeps again, two changes of context for nothing. Ours
-are of the kernel's class for batch work: its threads get their share as others do, but not on waking up (sched(7)).
+are of the kernel's class for batch work, and get their share as others do, but not by waking up (sched(7)).
 """
 
 import os
