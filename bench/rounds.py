@@ -42,35 +42,46 @@ class Run:
         self, systems: Sequence[System], scenarios: Sequence[Scenario], options: Options, suffix: str = ""
     ) -> Iterator[Callable[[], None]]:
         """Starts and warms up all systems; the function that it gives goes through all rounds, in which one of
-        them is asked at a time. `suffix` makes other names of the scenarios."""
+        them is asked at a time. One that died is started again. `suffix` makes other names of the scenarios."""
+        wanted = [system for system in systems if any(scenario.suits(system) for scenario in scenarios)]
+        running: dict[str, Running | None] = {}
         with ExitStack() as stack:
-            candidates = [
-                (system, stack.enter_context(self.started(system, options, system.name + suffix)))
-                for system in systems
-                if any(scenario.suits(system) for scenario in scenarios)
-            ]
-            found = [(system, running) for system, running in candidates if running is not None]
-            for _, running in found:
-                self.warm_up(running, {scenario.api: None for scenario in scenarios})
+
+            def start(system: System, again: str = "") -> None:
+                place = system.name + suffix + again
+                one = running[system.name] = stack.enter_context(self.started(system, options, place))
+                if one is not None:
+                    self.warm_up(one, {scenario.api: None for scenario in scenarios})
 
             def ask() -> None:
                 for number in range(self.rounds):
                     for scenario in scenarios:
                         # reversed every second time, so that nobody always comes after the same one
-                        for system, running in found if number % 2 == 0 else reversed(found):
-                            if scenario.suits(system):
-                                self._measure(running, scenario, suffix)
+                        for system in wanted if number % 2 == 0 else reversed(wanted):
+                            one = running[system.name]
+                            if one is None or not scenario.suits(system):
+                                continue
+                            if not self._measure(one, scenario, suffix):
+                                start(system, f"-{number}-{scenario.name}")
 
+            for system in wanted:
+                start(system)
             yield ask
 
-    def _measure(self, running: Running, scenario: Scenario, suffix: str) -> None:
+    def _measure(self, running: Running, scenario: Scenario, suffix: str) -> bool:
+        """False if there is no sample, because the system did not answer."""
+        name = f"{scenario.name + suffix:14} {running.name:14}"
         try:
             sample = measure(running, self.provider, scenario)
         except OSError as error:
-            say(f"{scenario.name + suffix:14} {running.name:14} COULD NOT BE MEASURED: {error}")
-        else:
-            self.results.add(scenario.name + suffix, running.name, sample)
-            say(f"{scenario.name + suffix:14} {running.name:14} {_told(sample)}")
+            say(f"{name} COULD NOT BE MEASURED: {error}")
+            return False
+        say(f"{name} {_told(sample)}")
+        if sample["failed"] > sample["answered"]:
+            say(f"{name} HAS FAILED")
+            return False
+        self.results.add(scenario.name + suffix, running.name, sample)
+        return True
 
     def warm_up(self, running: Running, apis: Iterable[Api]) -> None:
         """A little of everything; what does not work is told."""
