@@ -13,7 +13,7 @@ EVENT_LIMIT = 16 * 1024 * 1024
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n")
-_PLAIN = re.compile(rb"(?:event: ([^\r\n]*)\n)?data: ([^\r\n]*)\n\n")  # a Decoder takes ten times as long
+_PLAIN = re.compile(rb"(?:event: ([^\r\n]*)\n)?data: ([^\r\n]*)\n\n")  # a Decoder takes three times as long
 _BOM = b"\xef\xbb\xbf"
 _FIELD = re.compile(rb"(?:\A|[\r\n])(?:\xef\xbb\xbf)?(?:event|data|id|retry)[:\r\n]")
 
