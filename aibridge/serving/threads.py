@@ -108,6 +108,8 @@ class Threads(Executor):
 
 def _give_way() -> None:
     """From now on this thread, as what it starts, does not push others aside when it wakes up."""
-    if hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) == os.SCHED_OTHER:  # nobody has chosen another
-        with suppress(OSError):  # not everybody may choose
+    if not hasattr(os, "SCHED_BATCH"):
+        return
+    with suppress(OSError):  # not everybody may ask, or choose
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:  # nobody has chosen another
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
