@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 from bench.apis import Api
@@ -45,10 +46,11 @@ class Run:
         them is asked at a time. One that died is started again. `suffix` makes other names of the scenarios."""
         wanted = [system for system in systems if any(scenario.suits(system) for scenario in scenarios)]
         running: dict[str, Running | None] = {}
+        starts = count()
         with ExitStack() as stack:
 
-            def start(system: System, again: str = "") -> None:
-                place = system.name + suffix + again
+            def start(system: System) -> None:
+                place = f"{system.name}{suffix}-{next(starts)}"
                 one = running[system.name] = stack.enter_context(self.started(system, options, place))
                 if one is not None:
                     self.warm_up(one, {scenario.api: None for scenario in scenarios})
@@ -62,7 +64,7 @@ class Run:
                             if one is None or not scenario.suits(system):
                                 continue
                             if not self._measure(one, scenario, suffix):
-                                start(system, f"-{number}-{scenario.name}")
+                                start(system)
 
             for system in wanted:
                 start(system)
